@@ -1,0 +1,71 @@
+// What the scheduler drives: a model's forward pass over a batch, its KV memory, and samplers. LlamaDecoder (llama.cpp) is the real one; tests
+// use a fake whose next token is a pure function of the exact token history in its KV, so that any mix-up of sequences shows at once.
+// All calls come from the scheduler's one thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "chat/event.h"
+
+namespace hearth::engine {
+
+using Token = std::int32_t;
+using SeqId = std::int32_t;
+
+// One row of a batch: `token` at position `pos` of sequence `seq`.
+struct BatchToken {
+  Token token = 0;
+  std::int32_t pos = 0;
+  SeqId seq = 0;
+  bool output = false;  // compute logits for this row
+};
+
+struct SampledToken {
+  Token token = 0;
+  bool end = false;  // an end-of-generation token: its text is not part of the answer
+};
+
+// The chain of samplers of one sequence, with its random state, penalties history and grammar. Made by the decoder, used on its thread.
+class Sampler {
+ public:
+  virtual ~Sampler() = default;
+  // Chooses from the logits of batch row `row` of the last decode() and records the choice.
+  virtual Result<SampledToken> sample(int row) = 0;
+  // Log-probability and entropy of `token` at `row`, with the `top` best alternatives, of the model's raw distribution.
+  virtual chat::TokenInfo info(int row, Token token, int top) = 0;
+};
+
+struct SamplerSpec;  // engine/sampling.h
+
+class Decoder {
+ public:
+  virtual ~Decoder() = default;
+  virtual int context_cells() const = 0;      // KV cells in all, shared by every sequence
+  virtual int max_sequences() const = 0;      // valid SeqIds are 0 … max_sequences()-1
+  virtual int max_batch() const = 0;          // rows one decode() accepts
+  virtual int max_request_tokens() const = 0; // longest sequence the model supports, ≤ context_cells()
+  virtual std::int64_t bytes_per_cell() const = 0;
+  // Whether part of a sequence can be removed and copied (not so for recurrent models): without it, no prefix is ever shared.
+  virtual bool can_share_prefix() const = 0;
+
+  // Runs the batch. On failure nothing of the batch stays in the KV memory.
+  virtual Result<void> decode(std::span<const BatchToken> batch) = 0;
+  // Makes positions [0, end) of `from` also belong to `to`, without copying cells.
+  virtual void share(SeqId from, SeqId to, std::int32_t end) = 0;
+  // Drops positions [begin, ∞) of `seq`; cells that no sequence holds any more become free.
+  virtual void truncate(SeqId seq, std::int32_t begin) = 0;
+  // The sequence's KV state as bytes, and back: decoding goes on from it exactly as if it had never left.
+  virtual Result<std::vector<std::uint8_t>> save(SeqId seq) = 0;
+  virtual Result<void> restore(SeqId seq, std::span<const std::uint8_t> state) = 0;
+
+  virtual Result<std::unique_ptr<Sampler>> make_sampler(const SamplerSpec& spec) = 0;
+  // The text of one token; may be part of a character. Special tokens give nothing unless `special`.
+  virtual std::string piece(Token token, bool special) const = 0;
+};
+
+}  // namespace hearth::engine

@@ -1,0 +1,43 @@
+// How the next token is chosen, fully specified: every default filled in, every text form compiled down to what the sampler chain needs.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/decoder.h"
+
+namespace hearth::engine {
+
+// Starts a lazy grammar: free text until the trigger, constrained from there.
+struct GrammarTrigger {
+  enum class Kind { token, word, pattern, pattern_full };
+  Kind kind = Kind::word;
+  std::string value;
+  Token token = -1;
+};
+
+struct SamplerSpec {
+  float temperature = 0.8f;  // 0 = greedy
+  int top_k = 40;            // <= 0: all
+  float top_p = 0.95f;
+  float min_p = 0.05f;
+  float presence_penalty = 0;
+  float frequency_penalty = 0;
+  float repeat_penalty = 1;
+  std::uint32_t seed = 0;
+  std::vector<std::pair<Token, float>> logit_bias;
+  bool ignore_eos = false;
+
+  // GBNF; empty = unconstrained.
+  std::string grammar;
+  enum class GrammarOrigin { user, output_format, tool_calls };
+  GrammarOrigin grammar_origin = GrammarOrigin::user;
+  bool grammar_lazy = false;
+  std::vector<GrammarTrigger> grammar_triggers;
+  std::vector<Token> preserved_tokens;  // special tokens that must show in the text for the parser to see
+  std::string generation_prompt;        // what the template already opened for the assistant; the grammar skips past it
+};
+
+}  // namespace hearth::engine

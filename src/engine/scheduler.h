@@ -1,0 +1,128 @@
+// Continuous batching on one thread that owns the decoder. Each tick: one token for every running sequence, then prefill chunks of those that
+// are starting, within a token budget that keeps ticks short while anybody is streaming. Two queue classes (interactive before background),
+// deficit round-robin between tenants inside each; admission by KV cells (prompt + wanted tokens); a bounded queue; background sequences are
+// parked in host memory when interactive work needs their cells, and resumed without recomputation. A prefix cache shares KV cells between
+// requests that begin alike.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "chat/event.h"
+#include "chat/request.h"
+#include "engine/decoder.h"
+#include "engine/sampling.h"
+
+namespace hearth::engine {
+
+struct SchedulerOptions {
+  int max_running = 16;           // sequences decoding at once
+  int queue_limit = 256;          // requests waiting, both classes together; past it: overloaded
+  int batch_tokens = 512;         // rows per tick at most (further bounded by Decoder::max_batch)
+  std::chrono::milliseconds tick_target{150};  // prefill per tick is cut so that a tick stays near this while others stream
+  std::int64_t prefix_cache_bytes = -1;        // idle KV kept for reuse; -1 = whatever running sequences do not need, 0 = off
+  std::int64_t park_bytes = std::int64_t{4} << 30;  // host memory for parked sequences
+  int open_ended_reserve = 512;   // cells reserved at first for a request without max_tokens; grows as it goes
+  int quantum = 512;              // deficit round-robin: tokens a tenant earns per turn
+  std::size_t sink_backlog = 256; // tokens a slow reader may leave unread before its sequence pauses
+};
+
+// A finished choice's last word.
+struct SequenceEnd {
+  chat::FinishReason reason = chat::FinishReason::stop;
+};
+
+// What one tick produced for one choice. Text is whole UTF-8 and already free of stop strings.
+struct SequenceDelta {
+  int choice = 0;
+  std::string text;
+  std::vector<chat::TokenInfo> tokens;      // when asked for
+  int token_count = 0;                      // tokens sampled, end-of-generation included
+  std::optional<chat::FinishReason> finished;
+};
+
+// Receives a request's progress, on the scheduler's thread: implementations hand over to their own loop and return at once.
+class GenerationSink {
+ public:
+  virtual ~GenerationSink() = default;
+  // Prefill is done; `cached` prompt tokens came from the prefix cache. Once per request, before any delta.
+  virtual void on_started(int prompt_tokens, int cached) = 0;
+  virtual void on_delta(SequenceDelta delta) = 0;
+  // The request ended without all choices finished. Nothing follows.
+  virtual void on_failed(Error error) = 0;
+  // Tokens handed over and not yet read. Past SchedulerOptions::sink_backlog the request pauses.
+  virtual std::size_t backlog() const = 0;
+};
+
+struct Generation {
+  std::vector<Token> prompt;      // not empty
+  int choices = 1;
+  std::optional<int> max_tokens;  // per choice; empty = until the model ends or the context is full
+  std::vector<SamplerSpec> samplers;  // one per choice
+  std::vector<std::string> stop;
+  int top_logprobs = -1;          // -1 = no TokenInfo
+  bool echo_logprobs = false;     // score the prompt: TokenInfo for each prompt token after the first, as choice 0's first delta
+  chat::Priority priority = chat::Priority::interactive;
+  std::string tenant;
+  std::optional<TimePoint> deadline;
+  std::shared_ptr<GenerationSink> sink;
+};
+
+// Cancels on destruction.
+class GenerationHandle {
+ public:
+  GenerationHandle() = default;
+  explicit GenerationHandle(std::shared_ptr<std::atomic<bool>> cancelled) : cancelled_(std::move(cancelled)) {}
+  GenerationHandle(GenerationHandle&&) = default;
+  GenerationHandle& operator=(GenerationHandle&& other) {
+    cancel();
+    cancelled_ = std::move(other.cancelled_);
+    return *this;
+  }
+  ~GenerationHandle() { cancel(); }
+  void cancel() {
+    if (cancelled_) cancelled_->store(true);
+  }
+
+ private:
+  std::shared_ptr<std::atomic<bool>> cancelled_;
+};
+
+// Counters and gauges, readable from any thread.
+struct SchedulerStats {
+  std::int64_t ticks = 0;
+  int waiting = 0, running = 0, parked = 0;
+  int cells_total = 0, cells_used = 0, cells_cached = 0;  // used includes cached
+  std::int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  std::int64_t parks = 0, resumes = 0, preempted_bytes = 0;
+  std::int64_t cancelled = 0, failed = 0, finished = 0, refused = 0;
+  bool busy = false;                   // has work
+  std::chrono::milliseconds since_tick{0};  // age of the heartbeat; with busy, a large one means the decoder hangs
+};
+
+class Scheduler {
+ public:
+  // Starts the thread. `decoder` and `clock` outlive it.
+  Scheduler(Decoder& decoder, SchedulerOptions options, const Clock& clock = Clock::system());
+  ~Scheduler();  // fails what is left with unavailable
+
+  // Any thread. overloaded (with retry_after) when the queue is full, context_length_exceeded when prompt plus max_tokens can never fit.
+  Result<GenerationHandle> submit(Generation generation);
+  // Runs `job` between ticks on the scheduler's thread: embeddings and other uses of the context. Counts against the queue limit.
+  Result<void> run_between_ticks(std::function<void()> job);
+  SchedulerStats stats() const;
+  // Stops taking new work; what runs goes on. wait_idle returns when nothing is left or at the deadline.
+  void drain();
+  bool wait_idle(std::chrono::milliseconds up_to);
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace hearth::engine

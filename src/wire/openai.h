@@ -1,0 +1,123 @@
+// The OpenAI API, both sides: requests and answers as JSON and SSE frames ↔ the chat vocabulary. Pure functions over text; no I/O.
+// What official SDKs and agents depend on decides every detail here.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "chat/event.h"
+#include "chat/request.h"
+
+namespace hearth::wire::openai {
+
+// ---- as a server -------------------------------------------------------------------------------------------------------------------
+
+// Every field is checked for type and range; an Error names the field (param) and what would be right. Unknown fields are ignored, as the
+// real API's clients expect. `developer` means system; `max_completion_tokens` wins over `max_tokens`.
+Result<chat::Request> decode_chat(std::string_view body);
+Result<chat::Request> decode_completion(std::string_view body);
+Result<chat::EmbeddingRequest> decode_embeddings(std::string_view body);
+Result<chat::RerankRequest> decode_rerank(std::string_view body);
+
+// Facts an answer repeats in every frame.
+struct AnswerHead {
+  std::string id;            // "chatcmpl-…", "cmpl-…"
+  std::int64_t created = 0;  // Unix seconds
+  std::string model;         // as served
+  bool raw = false;          // /v1/completions shapes instead of chat
+  bool include_usage = false;
+  bool logprobs = false;
+  int choices = 1;
+};
+
+// Events → SSE frames. After Finished for every choice (and Usage), call end() for the last chunk and [DONE].
+class StreamEncoder {
+ public:
+  explicit StreamEncoder(AnswerHead head);
+  void encode(const chat::Event& event, std::string& out);
+  // Usage chunk if asked for, then "data: [DONE]". Nothing after a Failed event, which has already closed the stream its own way.
+  void end(std::string& out);
+
+ private:
+  struct Choice {
+    bool role_sent = false;
+    bool finished = false;
+    std::vector<chat::TokenInfo> tokens;  // waiting for the delta they belong to
+  };
+  std::string prefix_;  // the part of every frame up to "choices":
+  AnswerHead head_;
+  std::vector<Choice> choices_;
+  chat::Usage usage_;
+  bool failed_ = false;
+};
+
+// Events → the one JSON document of a non-streamed answer. failure() is set when a Failed event came.
+class AnswerCollector {
+ public:
+  explicit AnswerCollector(AnswerHead head);
+  void add(chat::Event event);
+  const Error* failure() const { return failed_ ? &error_ : nullptr; }
+  std::string json() const;
+
+ private:
+  struct Call {
+    std::string id, name, arguments;
+  };
+  struct Choice {
+    std::string text, reasoning;
+    std::vector<Call> calls;
+    std::vector<chat::TokenInfo> tokens;
+    chat::FinishReason reason = chat::FinishReason::stop;
+  };
+  AnswerHead head_;
+  std::vector<Choice> choices_;
+  chat::Usage usage_;
+  Error error_;
+  bool failed_ = false;
+};
+
+std::string encode_embeddings(const chat::Embeddings& result, const std::string& model, bool base64);
+std::string encode_rerank(const chat::RerankResult& result, const chat::RerankRequest& request, const std::string& model);
+std::string encode_models(const std::vector<chat::ModelInfo>& models);
+std::string encode_model(const chat::ModelInfo& model);
+// {"error": {"message", "type", "param", "code"}}: `type` as OpenAI names it (invalid_request_error, rate_limit_error, server_error …),
+// `code` the ErrorCode's name.
+std::string encode_error(const Error& error);
+
+// ---- as a client -------------------------------------------------------------------------------------------------------------------
+
+// The body for POST /v1/chat/completions or, when `prompts` is set, /v1/completions; always streamed, with usage. Fields OpenAI has no name
+// for (top_k, min_p, grammar, priority, time limit …) go under the names llama.cpp's server and hearth's own decoder share.
+std::string encode_request(const chat::Request& request);
+std::string encode_embedding_request(const chat::EmbeddingRequest& request);
+std::string encode_rerank_request(const chat::RerankRequest& request);
+
+// SSE data fields of an upstream → Events. Tolerant of what other engines leave out (roles, ids, usage), strict on what would lose data.
+class StreamDecoder {
+ public:
+  // Appends the events of one `data:` field. "[DONE]" sets done(). upstream_failed on text that is not a chunk.
+  Result<void> decode(std::string_view data, chat::Events& out);
+  bool done() const { return done_; }
+  // The stream ended: closes open calls and choices. Without [DONE] and without every choice finished, that is a failure in mid-stream.
+  Result<void> finish(chat::Events& out);
+
+ private:
+  struct Choice {
+    std::vector<bool> open_calls;
+    bool finished = false;
+    bool seen = false;
+  };
+  Choice& choice(int index);
+  std::vector<Choice> choices_;
+  bool done_ = false;
+};
+
+Result<chat::Embeddings> decode_embeddings_answer(std::string_view body);
+Result<chat::RerankResult> decode_rerank_answer(std::string_view body);
+Result<std::vector<chat::ModelInfo>> decode_models_answer(std::string_view body);
+// An upstream's error body → Error: its own message, the code by name if it is one of ours, else by status.
+Error decode_error(int status, std::string_view body);
+
+}  // namespace hearth::wire::openai
