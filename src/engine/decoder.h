@@ -55,10 +55,10 @@ class Decoder {
 
   // Runs the batch. On failure nothing of the batch stays in the KV memory.
   virtual Result<void> decode(std::span<const BatchToken> batch) = 0;
-  // Makes positions [0, end) of `from` also belong to `to`, without copying cells.
-  virtual void share(SeqId from, SeqId to, std::int32_t end) = 0;
-  // Drops positions [begin, ∞) of `seq`; cells that no sequence holds any more become free.
-  virtual void truncate(SeqId seq, std::int32_t begin) = 0;
+  // Makes positions [begin, end) of `from` also belong to `to`, without copying cells.
+  virtual void share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) = 0;
+  // Drops positions [begin, end) of `seq`, end = -1 for all from `begin`; cells that no sequence holds any more become free.
+  virtual void remove(SeqId seq, std::int32_t begin, std::int32_t end) = 0;
   // The sequence's KV state as bytes, and back: decoding goes on from it exactly as if it had never left.
   virtual Result<std::vector<std::uint8_t>> save(SeqId seq) = 0;
   virtual Result<void> restore(SeqId seq, std::span<const std::uint8_t> state) = 0;

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@ namespace hearth::engine {
 
 struct SchedulerOptions {
   int max_running = 16;           // sequences decoding at once
+  int cached_sequences = 48;      // prefixes kept in the cache at once; the decoder needs max_running + cached_sequences sequence ids
   int queue_limit = 256;          // requests waiting, both classes together; past it: overloaded
   int batch_tokens = 512;         // rows per tick at most (further bounded by Decoder::max_batch)
   std::chrono::milliseconds tick_target{150};  // prefill per tick is cut so that a tick stays near this while others stream
@@ -30,11 +32,7 @@ struct SchedulerOptions {
   int open_ended_reserve = 512;   // cells reserved at first for a request without max_tokens; grows as it goes
   int quantum = 512;              // deficit round-robin: tokens a tenant earns per turn
   std::size_t sink_backlog = 256; // tokens a slow reader may leave unread before its sequence pauses
-};
-
-// A finished choice's last word.
-struct SequenceEnd {
-  chat::FinishReason reason = chat::FinishReason::stop;
+  std::chrono::milliseconds background_patience{30'000};  // a background request that waited this long counts as interactive: nothing starves
 };
 
 // What one tick produced for one choice. Text is whole UTF-8 and already free of stop strings.
