@@ -41,8 +41,8 @@ ErrorCode error_code_from_name(std::string_view text, ErrorCode otherwise);
 
 struct Error {
   ErrorCode code = ErrorCode::internal;
-  std::string message;  // for people: what was wrong, what would be right
-  std::string param;    // the request field at fault, e.g. "messages[2].role"; empty when there is none
+  std::string message;                       // for people: what was wrong, what would be right
+  std::string param;                         // the request field at fault, e.g. "messages[2].role"; empty when there is none
   std::chrono::milliseconds retry_after{0};  // for overloaded and unavailable
 };
 

@@ -1,7 +1,7 @@
 #include "base/json.h"
 
-#include <boost/json/basic_parser_impl.hpp>
 #include <algorithm>
+#include <boost/json/basic_parser_impl.hpp>
 #include <vector>
 
 #include "base/utf8.h"
@@ -17,7 +17,7 @@ struct Handler {
   static constexpr std::size_t max_string_size = json::string::max_size();
 
   json::value_stack stack;
-  std::vector<std::string> keys;     // of all open objects, innermost last
+  std::vector<std::string> keys;  // of all open objects, innermost last
   std::vector<std::string_view> sorted;
   std::string partial_key;
   std::string duplicate;
@@ -38,7 +38,10 @@ struct Handler {
     return true;
   }
   bool on_array_begin(json::error_code&) { return true; }
-  bool on_array_end(std::size_t n, json::error_code&) { stack.push_array(n); return true; }
+  bool on_array_end(std::size_t n, json::error_code&) {
+    stack.push_array(n);
+    return true;
+  }
   bool on_key_part(json::string_view s, std::size_t, json::error_code&) {
     partial_key.append(s.data(), s.size());
     stack.push_chars(s);
@@ -51,14 +54,35 @@ struct Handler {
     stack.push_key(s);
     return true;
   }
-  bool on_string_part(json::string_view s, std::size_t, json::error_code&) { stack.push_chars(s); return true; }
-  bool on_string(json::string_view s, std::size_t, json::error_code&) { stack.push_string(s); return true; }
+  bool on_string_part(json::string_view s, std::size_t, json::error_code&) {
+    stack.push_chars(s);
+    return true;
+  }
+  bool on_string(json::string_view s, std::size_t, json::error_code&) {
+    stack.push_string(s);
+    return true;
+  }
   bool on_number_part(json::string_view, json::error_code&) { return true; }
-  bool on_int64(std::int64_t i, json::string_view, json::error_code&) { stack.push_int64(i); return true; }
-  bool on_uint64(std::uint64_t u, json::string_view, json::error_code&) { stack.push_uint64(u); return true; }
-  bool on_double(double d, json::string_view, json::error_code&) { stack.push_double(d); return true; }
-  bool on_bool(bool b, json::error_code&) { stack.push_bool(b); return true; }
-  bool on_null(json::error_code&) { stack.push_null(); return true; }
+  bool on_int64(std::int64_t i, json::string_view, json::error_code&) {
+    stack.push_int64(i);
+    return true;
+  }
+  bool on_uint64(std::uint64_t u, json::string_view, json::error_code&) {
+    stack.push_uint64(u);
+    return true;
+  }
+  bool on_double(double d, json::string_view, json::error_code&) {
+    stack.push_double(d);
+    return true;
+  }
+  bool on_bool(bool b, json::error_code&) {
+    stack.push_bool(b);
+    return true;
+  }
+  bool on_null(json::error_code&) {
+    stack.push_null();
+    return true;
+  }
   bool on_comment_part(json::string_view, json::error_code&) { return true; }
   bool on_comment(json::string_view, json::error_code&) { return true; }
 };
@@ -73,14 +97,10 @@ Result<json::value> parse_json(std::string_view text) {
   auto& handler = parser.handler();
   handler.stack.reset();
   const std::size_t used = parser.write_some(false, text.data(), text.size(), ec);
-  if (!handler.duplicate.empty()) {
-    return invalid("the JSON object has the key \"" + handler.duplicate + "\" twice; keep one of them");
-  }
+  if (!handler.duplicate.empty()) { return invalid("the JSON object has the key \"" + handler.duplicate + "\" twice; keep one of them"); }
   if (!ec && used < text.size()) ec = json::error::extra_data;
   if (ec) {
-    if (ec == json::error::too_deep) {
-      return invalid("the JSON is nested deeper than " + std::to_string(json_max_depth) + " levels");
-    }
+    if (ec == json::error::too_deep) { return invalid("the JSON is nested deeper than " + std::to_string(json_max_depth) + " levels"); }
     if (!is_valid_utf8(text)) return invalid("the body is not valid UTF-8; JSON must be UTF-8");
     return invalid("the body is not valid JSON: " + ec.message() + " at byte " + std::to_string(used));
   }

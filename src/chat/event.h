@@ -18,8 +18,8 @@ enum class FinishReason { stop, length, tool_calls, content_filter };
 // One alternative at a position.
 struct TokenProbability {
   std::int32_t token = -1;
-  std::string bytes;    // the token's text; may be part of a character
-  float logprob = 0;    // natural log
+  std::string bytes;  // the token's text; may be part of a character
+  float logprob = 0;  // natural log
 };
 
 // A generated token: its own log-probability, the best alternatives, and the entropy of the whole distribution. Log-probabilities and
@@ -91,8 +91,8 @@ struct ModelInfo {
   std::string architecture;
   std::int64_t parameters = 0;
   std::int64_t bytes = 0;
-  int context = 0;           // tokens one request may use
-  bool chat = false;         // generates text
+  int context = 0;    // tokens one request may use
+  bool chat = false;  // generates text
   bool embeddings = false;
   bool rerank = false;
 };

@@ -91,15 +91,15 @@ struct Request {
   bool parallel_tool_calls = true;
   OutputFormat format;
   Sampling sampling;
-  int choices = 1;                 // n: answers per prompt
-  std::optional<int> max_tokens;   // per choice
-  std::optional<int> top_logprobs; // report log-probabilities of each token and of this many alternatives (0-20); empty = none
-  bool echo = false;               // raw completion: repeat the prompt in the answer
+  int choices = 1;                  // n: answers per prompt
+  std::optional<int> max_tokens;    // per choice
+  std::optional<int> top_logprobs;  // report log-probabilities of each token and of this many alternatives (0-20); empty = none
+  bool echo = false;                // raw completion: repeat the prompt in the answer
   bool stream = false;
-  bool include_usage = false;      // streamed: end with the usage
-  bool ignore_eos = false;         // benchmarks: generate max_tokens whatever the model says
+  bool include_usage = false;  // streamed: end with the usage
+  bool ignore_eos = false;     // benchmarks: generate max_tokens whatever the model says
   Priority priority = Priority::interactive;
-  std::string tenant;              // fair-queueing key; set by identity, never by the client's own word alone
+  std::string tenant;                                   // fair-queueing key; set by identity, never by the client's own word alone
   std::optional<std::chrono::milliseconds> time_limit;  // whole request; the answer ends with deadline_exceeded past it
 };
 

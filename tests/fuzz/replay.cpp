@@ -20,12 +20,23 @@ std::string mutate(std::string input, const std::vector<std::string>& corpus, st
   const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random() % (n == 0 ? 1 : n)); };
   for (std::size_t edits = 1 + below(4); edits > 0; --edits) {
     switch (below(6)) {
-      case 0: if (!input.empty()) input[below(input.size())] = static_cast<char>(random()); break;
+      case 0:
+        if (!input.empty()) input[below(input.size())] = static_cast<char>(random());
+        break;
       case 1: input.insert(below(input.size() + 1), 1, static_cast<char>(random())); break;
-      case 2: if (!input.empty()) input.erase(below(input.size()), 1 + below(8)); break;
+      case 2:
+        if (!input.empty()) input.erase(below(input.size()), 1 + below(8));
+        break;
       case 3: input.resize(below(input.size() + 1)); break;
-      case 4: { const std::size_t at = below(input.size() + 1); input.insert(at, input.substr(below(input.size() + 1), below(32))); break; }
-      default: { const auto& other = corpus[below(corpus.size())]; input.insert(below(input.size() + 1), other.substr(below(other.size() + 1), below(64))); }
+      case 4: {
+        const std::size_t at = below(input.size() + 1);
+        input.insert(at, input.substr(below(input.size() + 1), below(32)));
+        break;
+      }
+      default: {
+        const auto& other = corpus[below(corpus.size())];
+        input.insert(below(input.size() + 1), other.substr(below(other.size() + 1), below(64)));
+      }
     }
   }
   return input;
@@ -49,7 +60,8 @@ int main(int argc, char** argv) {
   const char* runs_text = std::getenv("HEARTH_FUZZ_RUNS");
   const std::uint64_t seed = seed_text != nullptr ? std::strtoull(seed_text, nullptr, 10) : std::random_device{}();
   const std::uint64_t runs = runs_text != nullptr ? std::strtoull(runs_text, nullptr, 10) : 5000;
-  std::printf("seed %llu, %zu corpus files, %llu mutations\n", static_cast<unsigned long long>(seed), corpus.size(), static_cast<unsigned long long>(runs));
+  std::printf("seed %llu, %zu corpus files, %llu mutations\n", static_cast<unsigned long long>(seed), corpus.size(),
+              static_cast<unsigned long long>(runs));
   std::fflush(stdout);
   for (const auto& input : corpus) run(input);
   std::mt19937_64 random(seed);
