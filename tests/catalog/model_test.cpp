@@ -1,0 +1,191 @@
+#include "catalog/model.h"
+
+#include <gtest/gtest.h>
+#include <openssl/evp.h>
+
+#include <array>
+#include <filesystem>
+#include <fstream>
+
+#include "catalog/default_model.h"
+#include "catalog/gguf_writer.h"
+
+namespace hearth::catalog {
+namespace {
+
+using test::GgufWriter;
+using test::small_model;
+
+ModelSummary summary_of(const GgufWriter& w) {
+  auto model = parse_model(w.write(), "m.gguf");
+  EXPECT_TRUE(model.ok()) << model.error().message;
+  return model.ok() ? std::move(*model) : ModelSummary{};
+}
+
+TEST(Model, TheDefaultModelIsWhatItsProvenanceSays) {
+  const auto model = parse_model(default_model(), "nano");
+  ASSERT_TRUE(model.ok()) << model.error().message;
+  EXPECT_EQ(model->architecture, "llama");
+  EXPECT_EQ(model->name, default_model_id);
+  EXPECT_EQ(model->parameters, 3'475'712u);
+  EXPECT_EQ(model->quantisation, "F16");
+  EXPECT_EQ(model->context, 2048);
+  EXPECT_EQ(model->layers, 4);
+  EXPECT_EQ(model->heads, 4);
+  EXPECT_EQ(model->kv_heads, (std::vector<std::int64_t>{2, 2, 2, 2}));
+  EXPECT_EQ(model->key_length, 64);
+  EXPECT_EQ(model->vocabulary, 2048);
+  EXPECT_TRUE(model->chat_template);
+  EXPECT_EQ(model->tool_format, "hermes");
+  EXPECT_EQ(model->pooling, "");
+  EXPECT_EQ(model->licence, "CC-BY-4.0");
+  // 4 layers x (keys + values) x 2 heads x 64 values.
+  EXPECT_EQ(kv_bytes_per_token(*model, "f16"), 4u * 2 * 128 * 2);
+  EXPECT_EQ(kv_bytes_per_token(*model, "q8_0"), 4u * 2 * 128 / 32 * 34);
+  EXPECT_EQ(kv_bytes_per_token(*model, "q4_0"), 4u * 2 * 128 / 32 * 18);
+  EXPECT_EQ(default_context(*model), 2048);
+}
+
+TEST(Model, TheEmbeddedBytesHaveTheDocumentedChecksum) {
+  std::array<unsigned char, 32> digest{};
+  unsigned int size = 0;
+  ASSERT_EQ(EVP_Digest(default_model().data(), default_model().size(), digest.data(), &size, EVP_sha256(), nullptr), 1);
+  std::string hex;
+  for (const unsigned char byte : digest) {
+    constexpr std::string_view digits = "0123456789abcdef";
+    hex += digits[byte >> 4];
+    hex += digits[byte & 15];
+  }
+  EXPECT_EQ(hex, default_model_sha256());
+  std::ifstream readme(HEARTH_SOURCE_DIR "/assets/README.md");
+  const std::string text{std::istreambuf_iterator<char>(readme), {}};
+  EXPECT_NE(text.find(hex), std::string::npos) << "assets/README.md does not name the checksum";
+}
+
+TEST(Model, QuantisationComesFromTheFileTypeElseFromTheTensors) {
+  EXPECT_EQ(summary_of(small_model()).quantisation, "Q4_K_M");
+  EXPECT_EQ(summary_of(small_model()).dominant_type, "Q4_K");
+  GgufWriter w;
+  w.text("general.architecture", "llama");
+  w.tensor("a", {32}, 8, 34);
+  w.tensor("b", {2}, 0, 8);
+  EXPECT_EQ(summary_of(w).quantisation, "Q8_0");
+}
+
+TEST(Model, KvFollowsHeadCountsByLayer) {
+  GgufWriter w;
+  w.text("general.architecture", "jamba");
+  w.number("jamba.block_count", 4);
+  w.number("jamba.embedding_length", 256);
+  w.number("jamba.attention.head_count", 4);
+  w.numbers("jamba.attention.head_count_kv", {0, 2, 0, 1});
+  w.number("jamba.ssm.state_size", 16);
+  w.number("jamba.attention.sliding_window", 512);
+  w.tensor("a", {32}, 0, 128);
+  const auto model = summary_of(w);
+  EXPECT_TRUE(model.recurrent);
+  EXPECT_EQ(model.sliding_window, 512);
+  EXPECT_EQ(kv_bytes_per_token(model, "f16"), (2u + 1) * 64 * 2 * 2);
+}
+
+TEST(Model, KeyAndValueLengthsMayDiffer) {
+  auto w = small_model();
+  w.number("llama.attention.key_length", 96);
+  w.number("llama.attention.value_length", 64);
+  EXPECT_EQ(kv_bytes_per_token(summary_of(w), "f16"), 2u * 2 * (96 + 64) * 2);
+}
+
+TEST(Model, MemoryGrowsWithTheContext) {
+  const auto model = summary_of(small_model());
+  const auto small = estimate_memory(model, 1024, "f16");
+  const auto large = estimate_memory(model, 4096, "f16");
+  EXPECT_EQ(small.weights, 1000u * 144 + 1024);
+  EXPECT_EQ(large.kv, small.kv * 4);
+  EXPECT_GT(large.compute, small.compute);
+  EXPECT_EQ(small.total(), small.weights + small.kv + small.compute);
+}
+
+TEST(Model, AbsurdMetadataDoesNotOverflow) {
+  GgufWriter w;
+  w.text("general.architecture", "llama");
+  for (const char* key :
+       {"context_length", "block_count", "embedding_length", "attention.head_count", "attention.key_length", "feed_forward_length"}) {
+    w.number(std::string("llama.") + key, 0xffffffff);
+  }
+  w.tensor("a", {32}, 0, 128);
+  const auto model = summary_of(w);
+  EXPECT_LE(model.layers, 4096);
+  (void)estimate_memory(model, 0x7fffffffffffffff, "f16");
+}
+
+TEST(Model, SaysWhenAFileHoldsNoModel) {
+  const auto fault = [](const GgufWriter& w) {
+    const auto model = parse_model(w.write(), "m.gguf");
+    return model.ok() ? std::string("(accepted)") : model.error().message;
+  };
+  GgufWriter no_architecture;
+  no_architecture.tensor("a", {1}, 0, 4);
+  EXPECT_NE(fault(no_architecture).find("lacks \"general.architecture\""), std::string::npos);
+  GgufWriter vocabulary;
+  vocabulary.text("general.architecture", "llama");
+  EXPECT_NE(fault(vocabulary).find("holds no tensors"), std::string::npos);
+  auto adapter = small_model();
+  adapter.text("general.type", "adapter");
+  EXPECT_NE(fault(adapter).find("of type \"adapter\""), std::string::npos);
+}
+
+TEST(Model, EmbeddingModelsNameTheirPooling) {
+  auto w = small_model();
+  w.number("llama.pooling_type", 1);
+  EXPECT_EQ(summary_of(w).pooling, "mean");
+}
+
+class SplitModel : public testing::Test {
+ protected:
+  SplitModel() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "hearth-split-XXXXXX").string();
+    folder_ = mkdtemp(pattern.data());
+    for (int i = 1; i <= 2; ++i) {
+      auto w = i == 1 ? small_model() : GgufWriter();
+      if (i == 2) w.tensor("blk.0.attn_q.weight", {32}, 0, 128);
+      w.number("split.count", 2);
+      std::ofstream(part(i), std::ios::binary) << w.write();
+    }
+  }
+  ~SplitModel() override { std::filesystem::remove_all(folder_); }
+  std::filesystem::path part(int i) const { return folder_ / ("m-0000" + std::to_string(i) + "-of-00002.gguf"); }
+  std::filesystem::path folder_;
+};
+
+TEST_F(SplitModel, CountsAsOne) {
+  const auto model = read_model(part(1).string());
+  ASSERT_TRUE(model.ok()) << model.error().message;
+  EXPECT_EQ(model->files.size(), 2u);
+  EXPECT_EQ(model->parameters, 256'000u + 256 + 32);
+  EXPECT_EQ(list_models(folder_), std::vector<std::filesystem::path>{part(1)});
+}
+
+TEST_F(SplitModel, WantsTheFirstPart) {
+  const auto model = read_model(part(2).string());
+  ASSERT_FALSE(model.ok());
+  EXPECT_NE(model.error().message.find("is part 2 of a model split into 2. Give the first part: " + part(1).string()), std::string::npos);
+}
+
+TEST_F(SplitModel, NamesTheMissingPart) {
+  std::filesystem::remove(part(2));
+  const auto model = read_model(part(1).string());
+  ASSERT_FALSE(model.ok());
+  EXPECT_NE(model.error().message.find(part(2).string() + " is missing"), std::string::npos);
+}
+
+TEST_F(SplitModel, KeepsItsNames) {
+  std::filesystem::rename(part(1), folder_ / "renamed.gguf");
+  const auto model = read_model((folder_ / "renamed.gguf").string());
+  ASSERT_FALSE(model.ok());
+  EXPECT_NE(model.error().message.find("original names"), std::string::npos);
+}
+
+TEST(Model, ListingAMissingFolderIsEmpty) { EXPECT_TRUE(list_models("/nonexistent-folder").empty()); }
+
+}  // namespace
+}  // namespace hearth::catalog
