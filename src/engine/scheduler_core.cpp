@@ -1,0 +1,585 @@
+#include "engine/scheduler_core.h"
+
+#include <algorithm>
+#include <iterator>
+#include <set>
+#include <tuple>
+
+#include "engine/text_stream.h"
+
+namespace hearth::engine {
+namespace {
+
+constexpr int smallest_chunk_beside_streams = 32;  // prompt tokens per tick that are worth a pass even when the tick target is missed
+constexpr int smallest_chunk_alone = 128;
+constexpr double smoothing = 0.1;
+
+double milliseconds(Duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
+
+}  // namespace
+
+// What a client asked for; its choices run as sequences of their own.
+struct SchedulerCore::Request {
+  Generation generation;
+  std::shared_ptr<std::atomic<bool>> cancelled;
+  TimePoint added;
+  int unfinished = 0;
+  bool started = false;
+  bool over = false;  // failed or cancelled: its sequences are swept at the next tick
+};
+
+struct SchedulerCore::Sequence {
+  std::shared_ptr<Request> request;
+  int choice = 0;
+  bool background = false;
+  std::vector<Token> tokens;  // prompt, then what was sampled
+  int computed = 0;           // of those, in the KV memory
+  int generated = 0;
+  int reserved = 0;           // cells it may grow to
+  SeqId seq = -1;
+  PrefixCache::Pin pin;
+  std::unique_ptr<Sampler> sampler;
+  TextStream text;
+  std::set<Token> shown;  // special tokens the output parser must see
+  std::vector<std::uint8_t> saved;
+  TimePoint waiting_since;
+  std::uint64_t admission = 0;
+  int first_row = -1, rows = 0;  // of the current batch
+  bool done = false;
+
+  explicit Sequence(std::shared_ptr<Request> owner, int index)
+      : request(std::move(owner)), choice(index), tokens(request->generation.prompt), text(request->generation.stop) {}
+  const Generation& generation() const { return request->generation; }
+  int prompt_size() const { return static_cast<int>(generation().prompt.size()); }
+  int size() const { return static_cast<int>(tokens.size()); }
+  int remaining() const { return size() - computed; }
+  bool streaming() const { return generated > 0 && remaining() == 1; }
+  int own_cells() const { return computed - pin.tokens; }
+  bool reader_behind(std::size_t limit) const { return generation().sink->backlog() > limit; }
+};
+
+SchedulerCore::SchedulerCore(Decoder& decoder, SchedulerOptions options, const Clock& clock)
+    : decoder_(decoder),
+      options_(options),
+      clock_(clock),
+      pool_(decoder.max_sequences()),
+      cache_(decoder, pool_),
+      total_cells_(decoder.context_cells()),
+      max_request_tokens_(std::min(decoder.max_request_tokens(), decoder.context_cells())),
+      can_share_(decoder.can_share_prefix()),
+      interactive_(options.quantum),
+      background_(options.quantum) {}
+
+SchedulerCore::~SchedulerCore() { fail_all(Error{ErrorCode::unavailable, "the engine is stopping"}); }
+
+Result<void> SchedulerCore::check(const Generation& generation) const {
+  const int prompt = static_cast<int>(generation.prompt.size());
+  const std::string context = "this model's context holds " + std::to_string(max_request_tokens_) + " tokens";
+  if (prompt == 0) return invalid("the prompt is empty; send at least one token of text", "prompt");
+  if (prompt >= max_request_tokens_) {
+    return Error{ErrorCode::context_length_exceeded,
+                 context + ", but the prompt alone has " + std::to_string(prompt) + "; shorten it or serve the model with a larger context"};
+  }
+  if (generation.max_tokens && *generation.max_tokens > max_request_tokens_ - prompt) {
+    return Error{ErrorCode::context_length_exceeded,
+                 context + ", but the prompt has " + std::to_string(prompt) + " and max_tokens asks for " + std::to_string(*generation.max_tokens) +
+                     " more; lower max_tokens to " + std::to_string(max_request_tokens_ - prompt) + " or shorten the prompt",
+                 "max_tokens"};
+  }
+  return {};
+}
+
+void SchedulerCore::add(Generation generation, std::shared_ptr<std::atomic<bool>> cancelled) {
+  auto request = std::make_shared<Request>();
+  request->unfinished = generation.choices;
+  request->generation = std::move(generation);
+  request->cancelled = std::move(cancelled);
+  request->added = clock_.now();
+  auto first = std::make_unique<Sequence>(request, 0);
+  first->background = request->generation.priority == chat::Priority::background;
+  first->waiting_since = request->added;
+  const int wanted = request->generation.max_tokens.value_or(options_.open_ended_reserve) * request->generation.choices;
+  const int cost = first->prompt_size() + wanted;
+  auto& queue = first->background ? background_ : interactive_;
+  queue.push(request->generation.tenant, std::move(first), cost);
+}
+
+bool SchedulerCore::idle() const {
+  return interactive_.empty() && background_.empty() && running_.empty() && parked_interactive_.empty() && parked_background_.empty();
+}
+
+bool SchedulerCore::tick() {
+  ++stats_.ticks;
+  drop_lost();
+  admit();
+  reserve_growth();
+  build_batch();
+  if (batch_.empty()) return false;
+  const TimePoint begin = clock_.now();
+  if (decode_batch()) {
+    const double ms = milliseconds(clock_.now() - begin) / static_cast<double>(batch_.size());
+    // Small batches are dominated by reading the weights once; they would make prefill look dearer than it is.
+    if (batch_.size() >= smallest_chunk_beside_streams) ms_per_row_ += (ms - ms_per_row_) * (ms_per_row_ == 0 ? 1 : smoothing);
+  }
+  for (auto& sequence : running_) {
+    if (sequence->rows > 0 && !sequence->request->over) deliver(*sequence);
+  }
+  remove_finished();
+  return true;
+}
+
+bool SchedulerCore::lost(const Sequence& sequence) {
+  Request& request = *sequence.request;
+  if (request.over) return true;
+  if (request.cancelled->load(std::memory_order_relaxed)) {
+    request.over = true;
+    ++stats_.cancelled;
+  } else if (request.generation.deadline && clock_.now() >= *request.generation.deadline) {
+    fail_request(request, Error{ErrorCode::deadline_exceeded, "the request's time limit passed before the answer was complete"});
+  }
+  return request.over;
+}
+
+void SchedulerCore::drop_lost() {
+  const auto gone = [this](const SequencePtr& sequence) { return lost(*sequence); };
+  interactive_.remove_if(gone);
+  background_.remove_if(gone);
+  for (auto* parked : {&parked_interactive_, &parked_background_}) {
+    std::erase_if(*parked, [&](const SequencePtr& sequence) {
+      if (!gone(sequence)) return false;
+      parked_bytes_ -= static_cast<std::int64_t>(sequence->saved.size());
+      return true;
+    });
+  }
+  for (auto& sequence : running_) {
+    if (lost(*sequence)) sequence->done = true;
+  }
+  remove_finished();
+}
+
+// Cells not in use and not promised. Unpinned cached cells count as free: they are evicted when needed.
+int SchedulerCore::free_cells() const {
+  int free = total_cells_ - cache_.pinned_cells();
+  for (const auto& sequence : running_) free -= std::max(sequence->reserved, sequence->size()) - sequence->pin.tokens;
+  return free;
+}
+
+int SchedulerCore::used_cells() const {
+  int used = cache_.cells();
+  for (const auto& sequence : running_) used += sequence->own_cells();
+  return used;
+}
+
+// Evicts cached prefixes until `cells` KV cells hold nothing.
+void SchedulerCore::make_unused(int cells) {
+  const int unused = total_cells_ - used_cells();
+  if (unused < cells) cache_.evict(cells - unused);
+}
+
+bool SchedulerCore::fits(const Sequence& sequence) const {
+  int need = std::max(sequence.reserved, sequence.size());
+  if (sequence.saved.empty() && can_share_ && !sequence.generation().echo_logprobs) {
+    const auto match = cache_.peek(std::span(sequence.tokens).first(sequence.tokens.size() - 1));
+    need -= match.tokens - match.unpinned;  // cells others have pinned already cost nothing; pinning the rest takes them from the free ones
+  }
+  return need <= free_cells();
+}
+
+SchedulerCore::Sequence* SchedulerCore::youngest_running(bool background_only) {
+  Sequence* youngest = nullptr;
+  for (const auto& sequence : running_) {
+    if (background_only && !sequence->background) continue;
+    const auto rank = [](const Sequence& s) { return std::pair(s.background, s.admission); };
+    if (youngest == nullptr || rank(*sequence) > rank(*youngest)) youngest = sequence.get();
+  }
+  return youngest;
+}
+
+// Parks background work until the interactive `sequence` has cells and a place. False if that is not enough; then nobody was parked in vain.
+bool SchedulerCore::make_room(const Sequence& sequence) {
+  int could_free = 0;
+  int could_leave = 0;
+  for (const auto& other : running_) {
+    if (!other->background) continue;
+    could_free += std::max(other->reserved, other->size());
+    ++could_leave;
+  }
+  const int need = std::max(sequence.reserved, sequence.size());
+  if (static_cast<int>(running_.size()) - could_leave >= options_.max_running || need > free_cells() + could_free) return false;
+  while (static_cast<int>(running_.size()) >= options_.max_running || !fits(sequence)) {
+    Sequence* const victim = youngest_running(true);
+    if (victim == nullptr) return false;
+    park(*victim);
+  }
+  return true;
+}
+
+// A background request that has waited long enough is served like an interactive one from here on.
+void SchedulerCore::promote_patient() {
+  const auto patient = [&](const Sequence& s) { return clock_.now() - s.waiting_since >= options_.background_patience; };
+  while (!parked_background_.empty() && patient(*parked_background_.front())) {
+    parked_background_.front()->background = false;
+    parked_interactive_.push_back(std::move(parked_background_.front()));
+    parked_background_.pop_front();
+  }
+  while (auto* front = background_.front()) {
+    if (!patient(**front)) break;
+    SequencePtr sequence = background_.take_front();
+    sequence->background = false;
+    const int cost = sequence->size() + sequence->generation().max_tokens.value_or(options_.open_ended_reserve);
+    const std::string& tenant = sequence->generation().tenant;
+    interactive_.push(tenant, std::move(sequence), cost);
+  }
+}
+
+void SchedulerCore::admit() {
+  promote_patient();
+  if (admit_from(interactive_, parked_interactive_, true)) admit_from(background_, parked_background_, false);
+}
+
+// Starts what can start, in order. False when something of this class has to wait: then nothing of a lower class may pass it.
+bool SchedulerCore::admit_from(Queue& queue, std::deque<SequencePtr>& parked, bool interactive) {
+  for (;;) {
+    const bool from_parked = !parked.empty();
+    SequencePtr* next = from_parked ? &parked.front() : queue.front();
+    if (next == nullptr) return true;
+    Sequence& sequence = **next;
+    if (sequence.reserved == 0) {
+      const int wanted = sequence.generation().max_tokens.value_or(options_.open_ended_reserve);
+      sequence.reserved = std::min(sequence.prompt_size() + wanted, max_request_tokens_);
+    }
+    const bool room = static_cast<int>(running_.size()) < options_.max_running && fits(sequence);
+    if (!room && !(interactive && make_room(sequence))) return false;
+    if (pool_.available() == 0 && !cache_.evict_sequence()) return false;
+    SequencePtr taken;
+    if (from_parked) {
+      taken = std::move(parked.front());
+      parked.pop_front();
+    } else {
+      taken = queue.take_front();
+    }
+    if (!start(taken)) continue;
+    running_.push_back(std::move(taken));
+  }
+}
+
+// Gives the sequence its id and whatever KV it can start from. False when its request failed on the way.
+bool SchedulerCore::start(SequencePtr& sequence) {
+  Sequence& s = *sequence;
+  if (!s.sampler) {
+    const auto& samplers = s.generation().samplers;
+    const auto& spec = samplers[std::min(static_cast<std::size_t>(s.choice), samplers.size() - 1)];
+    auto made = decoder_.make_sampler(spec);
+    if (!made) {
+      fail_request(*s.request, made.error());
+      return false;
+    }
+    s.sampler = std::move(made).value();
+    s.shown.insert(spec.preserved_tokens.begin(), spec.preserved_tokens.end());
+  }
+  s.seq = pool_.take();
+  s.admission = ++admissions_;
+  if (!s.saved.empty()) {
+    make_unused(s.computed);
+    const auto restored = decoder_.restore(s.seq, s.saved);
+    parked_bytes_ -= static_cast<std::int64_t>(s.saved.size());
+    s.saved = {};
+    if (restored) {
+      ++stats_.resumes;
+      return true;
+    }
+    decoder_.remove(s.seq, 0, -1);
+    s.computed = 0;
+  }
+  if (can_share_ && !s.generation().echo_logprobs) {
+    s.pin = cache_.acquire(std::span(s.tokens).first(s.tokens.size() - 1), s.seq);
+    s.computed = s.pin.tokens;
+  }
+  return true;
+}
+
+// Takes a running sequence off the decoder. Its KV waits in host memory; past the limit for that it is dropped and computed again on return.
+void SchedulerCore::park(Sequence& s) {
+  const auto at = std::find_if(running_.begin(), running_.end(), [&](const auto& other) { return other.get() == &s; });
+  SequencePtr sequence = std::move(*at);
+  running_.erase(at);
+  const std::int64_t size = s.computed * decoder_.bytes_per_cell();
+  if (s.computed > 0 && parked_bytes_ + size <= options_.park_bytes) {
+    if (auto state = decoder_.save(s.seq)) {
+      s.saved = std::move(state).value();
+      parked_bytes_ += static_cast<std::int64_t>(s.saved.size());
+      stats_.preempted_bytes += static_cast<std::int64_t>(s.saved.size());
+    }
+  }
+  if (s.saved.empty()) {
+    retire(s);
+    s.computed = 0;
+  } else {
+    decoder_.remove(s.seq, 0, -1);
+    pool_.give_back(s.seq);
+    cache_.release(s.pin);
+  }
+  s.seq = -1;
+  s.pin = {};
+  s.waiting_since = clock_.now();
+  s.reserved = std::min(std::max(s.reserved, s.size() + 1), max_request_tokens_);
+  ++stats_.parks;
+  (s.background ? parked_background_ : parked_interactive_).push_back(std::move(sequence));
+}
+
+// Open-ended sequences that have used up their cells reserve more; where there are none, the youngest is parked, the asker itself if it is that.
+void SchedulerCore::reserve_growth() {
+  std::vector<Sequence*> full;
+  for (const auto& s : running_) {
+    if (s->size() > s->reserved) full.push_back(s.get());
+  }
+  for (Sequence* s : full) {
+    const int wanted = std::min(s->size() + options_.open_ended_reserve, max_request_tokens_);
+    // Alone there is always room: cached cells give way, and one request never exceeds the context.
+    while (s->seq >= 0 && running_.size() > 1 && free_cells() < wanted - s->size()) park(*youngest_running(false));
+    s->reserved = wanted;
+  }
+}
+
+int SchedulerCore::prefill_budget(int decode_rows) const {
+  const int rows = std::min(options_.batch_tokens, decoder_.max_batch()) - decode_rows;
+  if (ms_per_row_ <= 0) return rows;
+  const int in_time = static_cast<int>(static_cast<double>(options_.tick_target.count()) / ms_per_row_) - decode_rows;
+  return std::min(rows, std::max(in_time, decode_rows > 0 ? smallest_chunk_beside_streams : smallest_chunk_alone));
+}
+
+void SchedulerCore::add_rows(Sequence& sequence, int count) {
+  if (sequence.rows == 0) sequence.first_row = static_cast<int>(batch_.size());
+  const bool all = sequence.generation().echo_logprobs;
+  for (int i = 0; i < count; ++i) {
+    const int pos = sequence.computed + sequence.rows++;
+    batch_.push_back({sequence.tokens[static_cast<std::size_t>(pos)], pos, sequence.seq, all || pos + 1 == sequence.size()});
+  }
+}
+
+void SchedulerCore::build_batch() {
+  batch_.clear();
+  const int limit = std::min(options_.batch_tokens, decoder_.max_batch());
+  std::vector<Sequence*> starting;
+  for (auto& sequence : running_) {
+    sequence->rows = 0;
+    if (sequence->reader_behind(options_.sink_backlog)) continue;
+    if (!sequence->streaming()) {
+      starting.push_back(sequence.get());
+    } else if (static_cast<int>(batch_.size()) < limit) {
+      add_rows(*sequence, 1);
+    }
+  }
+  if (!starting.empty()) {
+    int budget = prefill_budget(static_cast<int>(batch_.size()));
+    // Rows of one sequence must be neighbours, so shares are settled first. Half of the budget goes to whoever needs least to start streaming,
+    // interactive before background; the other half is shared evenly, so that a long prompt advances in every tick.
+    std::sort(starting.begin(), starting.end(), [](const Sequence* a, const Sequence* b) {
+      return std::tuple(a->background, a->remaining(), a->admission) < std::tuple(b->background, b->remaining(), b->admission);
+    });
+    std::vector<int> share(starting.size(), 0);
+    int urgent = budget / 2;
+    for (std::size_t i = 0; i < starting.size() && urgent > 0; ++i) {
+      share[i] = std::min(urgent, starting[i]->remaining());
+      urgent -= share[i];
+      budget -= share[i];
+    }
+    for (int left = static_cast<int>(starting.size()); left > 0 && budget > 0; --left) {
+      const std::size_t i = starting.size() - static_cast<std::size_t>(left);
+      const int more = std::min((budget + left - 1) / left, starting[i]->remaining() - share[i]);
+      share[i] += more;
+      budget -= more;
+    }
+    for (std::size_t i = 0; i < starting.size() && budget > 0; ++i) {
+      const int more = std::min(budget, starting[i]->remaining() - share[i]);
+      share[i] += more;
+      budget -= more;
+    }
+    for (std::size_t i = 0; i < starting.size(); ++i) {
+      if (share[i] > 0) add_rows(*starting[i], share[i]);
+    }
+  }
+  make_unused(static_cast<int>(batch_.size()));
+}
+
+// Runs the batch. If it fails, each sequence is tried alone, so that only those at fault fail. True when the whole batch ran at once.
+bool SchedulerCore::decode_batch() {
+  if (decoder_.decode(batch_)) {
+    for (auto& sequence : running_) sequence->computed += sequence->rows;
+    return true;
+  }
+  const std::vector<BatchToken> whole = std::move(batch_);
+  for (auto& sequence : running_) {
+    if (sequence->rows == 0) continue;
+    batch_.assign(whole.begin() + sequence->first_row, whole.begin() + sequence->first_row + sequence->rows);
+    const auto alone = decoder_.decode(batch_);
+    if (!alone) {
+      fail_request(*sequence->request, alone.error());
+      continue;
+    }
+    sequence->computed += sequence->rows;
+    sequence->first_row = 0;
+    deliver(*sequence);  // before the next decode replaces the logits
+    sequence->rows = 0;
+  }
+  batch_ = whole;
+  return false;
+}
+
+void SchedulerCore::fail_request(Request& request, const Error& error) {
+  if (request.over) return;
+  request.over = true;
+  ++stats_.failed;
+  request.generation.sink->on_failed(error);
+}
+
+void SchedulerCore::fail_all(const Error& error) {
+  for (auto* queue : {&interactive_, &background_}) {
+    queue->remove_if([&](const SequencePtr& s) {
+      fail_request(*s->request, error);
+      return true;
+    });
+  }
+  for (auto* parked : {&parked_interactive_, &parked_background_}) {
+    for (auto& s : *parked) fail_request(*s->request, error);
+    parked->clear();
+  }
+  parked_bytes_ = 0;
+  for (auto& s : running_) {
+    fail_request(*s->request, error);
+    s->done = true;
+  }
+  remove_finished();
+}
+
+void SchedulerCore::deliver_prompt_scores(Sequence& s) {
+  SequenceDelta delta;
+  delta.choice = s.choice;
+  const int first = s.computed - s.rows;
+  for (int i = 0; i < s.rows; ++i) {
+    const int next = first + i + 1;  // the row at `first + i` predicts this token
+    if (next >= s.prompt_size()) break;
+    delta.tokens.push_back(s.sampler->info(s.first_row + i, s.tokens[static_cast<std::size_t>(next)], std::max(0, s.generation().top_logprobs)));
+  }
+  if (!delta.tokens.empty()) s.generation().sink->on_delta(std::move(delta));
+}
+
+// The first choice's prompt is in the KV memory: others may share it from now on, its own siblings first of all.
+void SchedulerCore::prompt_done(Sequence& s) {
+  Request& request = *s.request;
+  stats_.prompt_tokens += s.prompt_size();
+  if (!request.started) {
+    request.started = true;
+    stats_.cached_tokens += s.pin.tokens;
+    request.generation.sink->on_started(s.prompt_size(), s.pin.tokens);
+  }
+  if (can_share_) s.pin = cache_.insert(s.generation().prompt, s.seq, s.pin);
+  if (s.choice != 0) return;
+  for (int c = request.generation.choices - 1; c > 0; --c) {
+    auto sibling = std::make_unique<Sequence>(s.request, c);
+    sibling->background = s.background;
+    sibling->waiting_since = request.added;
+    (s.background ? background_ : interactive_).push_front(request.generation.tenant, std::move(sibling), 0);
+  }
+}
+
+// The sequence's rows have been computed: choose its next token if its end was among them, and send what that makes visible.
+void SchedulerCore::deliver(Sequence& s) {
+  if (s.generation().echo_logprobs && s.generated == 0) deliver_prompt_scores(s);
+  if (s.remaining() > 0) return;
+  if (s.generated == 0) prompt_done(s);
+  const int row = s.first_row + s.rows - 1;
+  const Generation& generation = s.generation();
+  SequenceDelta delta;
+  delta.choice = s.choice;
+  const auto append = [&delta](TextStream::Released released) {
+    delta.text += released.text;
+    std::move(released.tokens.begin(), released.tokens.end(), std::back_inserter(delta.tokens));
+    return released.stopped;
+  };
+  if (generation.max_tokens && *generation.max_tokens == 0) {  // only the prompt was wanted
+    delta.finished = chat::FinishReason::length;
+  } else {
+    auto sampled = s.sampler->sample(row);
+    if (!sampled) {
+      fail_request(*s.request, sampled.error());
+      return;
+    }
+    const Token token = sampled->token;
+    ++s.generated;
+    ++stats_.generated_tokens;
+    delta.token_count = 1;
+    if (sampled->end) {
+      append(s.text.finish());
+      delta.finished = chat::FinishReason::stop;
+    } else {
+      s.tokens.push_back(token);
+      std::optional<chat::TokenInfo> info;
+      if (generation.top_logprobs >= 0) {
+        info = s.sampler->info(row, token, generation.top_logprobs);
+        info->choice = s.choice;
+      }
+      if (append(s.text.push(decoder_.piece(token, s.shown.contains(token)), info ? &*info : nullptr))) {
+        delta.finished = chat::FinishReason::stop;
+      } else if ((generation.max_tokens && s.generated >= *generation.max_tokens) || s.size() >= max_request_tokens_) {
+        append(s.text.finish());
+        delta.finished = chat::FinishReason::length;
+      }
+    }
+  }
+  if (delta.finished) {
+    s.done = true;
+    Request& request = *s.request;
+    if (--request.unfinished == 0) {
+      ++stats_.finished;
+      ms_per_request_ += (milliseconds(clock_.now() - request.added) - ms_per_request_) * smoothing;
+    }
+  }
+  generation.sink->on_delta(std::move(delta));
+}
+
+void SchedulerCore::retire(Sequence& s) {
+  if (s.seq < 0) return;
+  if (can_share_ && s.computed > 0) {
+    cache_.insert_and_release(std::span(s.tokens).first(static_cast<std::size_t>(s.computed)), s.seq, s.pin);
+  } else {
+    decoder_.remove(s.seq, 0, -1);
+    pool_.give_back(s.seq);
+    cache_.release(s.pin);
+  }
+  s.seq = -1;
+  s.pin = {};
+}
+
+void SchedulerCore::remove_finished() {
+  for (auto& s : running_) {
+    if (s->done || s->request->over) retire(*s);
+  }
+  std::erase_if(running_, [](const SequencePtr& s) { return s->done || s->request->over; });
+  trim_cache();
+}
+
+void SchedulerCore::trim_cache() {
+  if (options_.prefix_cache_bytes < 0) return;
+  const std::int64_t allowed = options_.prefix_cache_bytes / std::max<std::int64_t>(1, decoder_.bytes_per_cell());
+  if (cache_.unpinned_cells() > allowed) cache_.evict(cache_.unpinned_cells() - static_cast<int>(allowed));
+}
+
+SchedulerStats SchedulerCore::stats() const {
+  SchedulerStats s = stats_;
+  s.waiting = static_cast<int>(interactive_.size() + background_.size());
+  s.running = static_cast<int>(running_.size());
+  s.parked = static_cast<int>(parked_interactive_.size() + parked_background_.size());
+  s.cells_total = total_cells_;
+  s.cells_cached = cache_.unpinned_cells();
+  s.cells_used = used_cells();
+  return s;
+}
+
+std::chrono::milliseconds SchedulerCore::retry_after() const {
+  const double rounds = static_cast<double>(interactive_.size() + background_.size()) / options_.max_running;
+  const double ms = ms_per_request_ * std::max(1.0, rounds);
+  return std::chrono::milliseconds(static_cast<std::int64_t>(std::clamp(ms, 1000.0, 60'000.0)));
+}
+
+}  // namespace hearth::engine

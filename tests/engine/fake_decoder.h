@@ -1,0 +1,152 @@
+// A decoder without a model: its KV memory is a table of cells, and the next token is a pure function of the exact tokens the memory holds for a
+// sequence. Whatever the scheduler mixes up – a wrong position, a shared cell of another prefix, a bad restore – changes the tokens.
+#pragma once
+
+#include <algorithm>
+#include <bitset>
+#include <cstring>
+#include <functional>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "engine/decoder.h"
+#include "engine/sampling.h"
+
+namespace hearth::engine {
+
+inline Token next_token(std::span<const Token> history, std::uint32_t seed) {
+  std::uint64_t h = 1469598103934665603ULL ^ seed;
+  for (Token t : history) h = (h ^ static_cast<std::uint64_t>(t)) * 1099511628211ULL;
+  return static_cast<Token>((h >> 20) % 997);
+}
+
+class FakeDecoder final : public Decoder {
+ public:
+  static constexpr std::size_t most_sequences = 256;
+  struct Cell {
+    std::int32_t pos = 0;
+    Token token = 0;
+    std::bitset<most_sequences> holders;
+  };
+
+  FakeDecoder(int cell_count, int sequences, int batch = 512) : cells(static_cast<std::size_t>(cell_count)), sequences_(sequences), batch_(batch) {}
+
+  int context_cells() const override { return static_cast<int>(cells.size()); }
+  int max_sequences() const override { return sequences_; }
+  int max_batch() const override { return batch_; }
+  int max_request_tokens() const override { return request_limit > 0 ? request_limit : context_cells(); }
+  std::int64_t bytes_per_cell() const override { return 8; }
+  bool can_share_prefix() const override { return shares; }
+
+  Result<void> decode(std::span<const BatchToken> batch) override {
+    ++decodes;
+    if (batch.size() > static_cast<std::size_t>(batch_)) throw std::logic_error("batch larger than max_batch");
+    for (const auto& row : batch) {
+      if (row.token == poison) return internal_error("poisoned token");
+    }
+    if (used() + static_cast<int>(batch.size()) > context_cells()) throw std::logic_error("more cells than there are");
+    std::vector<std::size_t> taken;
+    outputs_.assign(batch.size(), {});
+    std::size_t free = 0;
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+      const auto& row = batch[i];
+      while (cells[free].holders.any()) ++free;
+      if (row.pos != length(row.seq)) throw std::logic_error("position " + std::to_string(row.pos) + " does not continue sequence " + std::to_string(row.seq));
+      cells[free] = {row.pos, row.token, {}};
+      cells[free].holders.set(static_cast<std::size_t>(row.seq));
+      if (row.output) outputs_[i] = history(row.seq);
+      decoded_rows.push_back(row);
+    }
+    return {};
+  }
+  void share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) override {
+    for (auto& cell : cells) {
+      if (cell.holders.test(static_cast<std::size_t>(from)) && cell.pos >= begin && cell.pos < end) cell.holders.set(static_cast<std::size_t>(to));
+    }
+  }
+  void remove(SeqId seq, std::int32_t begin, std::int32_t end) override {
+    for (auto& cell : cells) {
+      if (cell.pos >= begin && (end < 0 || cell.pos < end)) cell.holders.reset(static_cast<std::size_t>(seq));
+    }
+  }
+  Result<std::vector<std::uint8_t>> save(SeqId seq) override {
+    const auto tokens = history(seq);
+    std::vector<std::uint8_t> state(tokens.size() * sizeof(Token));
+    std::memcpy(state.data(), tokens.data(), state.size());
+    return state;
+  }
+  Result<void> restore(SeqId seq, std::span<const std::uint8_t> state) override {
+    std::vector<Token> tokens(state.size() / sizeof(Token));
+    std::memcpy(tokens.data(), state.data(), state.size());
+    if (used() + static_cast<int>(tokens.size()) > context_cells()) throw std::logic_error("no cells to restore into");
+    if (length(seq) != 0) throw std::logic_error("restore into a sequence in use");
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      auto& cell = *std::find_if(cells.begin(), cells.end(), [](const Cell& c) { return c.holders.none(); });
+      cell = {static_cast<std::int32_t>(i), tokens[i], {}};
+      cell.holders.set(static_cast<std::size_t>(seq));
+    }
+    return {};
+  }
+  Result<std::unique_ptr<Sampler>> make_sampler(const SamplerSpec& spec) override { return std::unique_ptr<Sampler>(new FakeSampler(*this, spec.seed)); }
+  std::string piece(Token token, bool) const override { return pieces ? pieces(token) : "<" + std::to_string(token) + ">"; }
+
+  int used() const {
+    return static_cast<int>(std::count_if(cells.begin(), cells.end(), [](const Cell& c) { return c.holders.any(); }));
+  }
+  int length(SeqId seq) const {
+    return static_cast<int>(std::count_if(cells.begin(), cells.end(), [&](const Cell& c) { return c.holders.test(static_cast<std::size_t>(seq)); }));
+  }
+  std::vector<Token> history(SeqId seq) const {
+    std::vector<const Cell*> mine;
+    for (const auto& cell : cells) {
+      if (cell.holders.test(static_cast<std::size_t>(seq))) mine.push_back(&cell);
+    }
+    std::sort(mine.begin(), mine.end(), [](const Cell* a, const Cell* b) { return a->pos < b->pos; });
+    std::vector<Token> tokens;
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      if (mine[i]->pos != static_cast<std::int32_t>(i)) throw std::logic_error("sequence " + std::to_string(seq) + " has a hole or a double at " + std::to_string(i));
+      tokens.push_back(mine[i]->token);
+    }
+    return tokens;
+  }
+
+  std::vector<Cell> cells;
+  bool shares = true;
+  int request_limit = 0;
+  Token poison = -1;                 // a batch with this token fails
+  Token end_token = -1;              // sampled: ends the sequence
+  std::function<std::string(Token)> pieces;
+  int decodes = 0;
+  std::vector<BatchToken> decoded_rows;
+
+ private:
+  class FakeSampler final : public Sampler {
+   public:
+    FakeSampler(FakeDecoder& decoder, std::uint32_t seed) : decoder_(decoder), seed_(seed) {}
+    Result<SampledToken> sample(int row) override {
+      const auto& history = decoder_.outputs_.at(static_cast<std::size_t>(row));
+      if (history.empty()) throw std::logic_error("sampled a row without output");
+      const Token token = next_token(history, seed_);
+      return SampledToken{token, token == decoder_.end_token};
+    }
+    chat::TokenInfo info(int row, Token token, int) override {
+      chat::TokenInfo info;
+      info.chosen.token = token;
+      info.chosen.bytes = decoder_.piece(token, false);
+      info.chosen.logprob = -static_cast<float>(decoder_.outputs_.at(static_cast<std::size_t>(row)).size());
+      return info;
+    }
+
+   private:
+    FakeDecoder& decoder_;
+    std::uint32_t seed_;
+  };
+
+  int sequences_;
+  int batch_;
+  std::vector<std::vector<Token>> outputs_;
+};
+
+}  // namespace hearth::engine

@@ -1,0 +1,591 @@
+// What the scheduler promises, checked tick by tick against a decoder whose tokens prove that no sequence was ever mixed up.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <random>
+#include <thread>
+
+#include "engine/fake_decoder.h"
+#include "engine/scheduler_core.h"
+
+namespace hearth::engine {
+namespace {
+
+using namespace std::chrono_literals;
+
+struct Collected final : GenerationSink {
+  struct Choice {
+    std::string text;
+    int tokens = 0;
+    std::optional<chat::FinishReason> finished;
+  };
+  void on_started(int prompt, int cached_tokens) override {
+    started = true;
+    prompt_tokens = prompt;
+    cached = cached_tokens;
+  }
+  void on_delta(SequenceDelta delta) override {
+    auto& choice = choices[delta.choice];
+    EXPECT_FALSE(choice.finished) << "a delta after the end";
+    choice.text += delta.text;
+    choice.tokens += delta.token_count;
+    for (auto& t : delta.tokens) infos.push_back(t);
+    if (delta.finished) choice.finished = delta.finished;
+  }
+  void on_failed(Error e) override {
+    EXPECT_FALSE(error) << "failed twice";
+    error = std::move(e);
+  }
+  std::size_t backlog() const override { return unread; }
+  bool over(int n = 1) const {
+    if (error) return true;
+    return static_cast<int>(choices.size()) == n && std::all_of(choices.begin(), choices.end(), [](const auto& c) { return c.second.finished.has_value(); });
+  }
+
+  std::map<int, Choice> choices;
+  std::vector<chat::TokenInfo> infos;
+  std::optional<Error> error;
+  std::size_t unread = 0;
+  int prompt_tokens = 0, cached = -1;
+  bool started = false;
+};
+
+std::vector<Token> tokens_from(int first, int count) {
+  std::vector<Token> tokens(static_cast<std::size_t>(count));
+  for (int i = 0; i < count; ++i) tokens[static_cast<std::size_t>(i)] = first + i;
+  return tokens;
+}
+
+// The answer the fake model gives when nothing ever goes wrong.
+std::string expected_text(std::vector<Token> tokens, int count, std::uint32_t seed) {
+  std::string text;
+  for (int i = 0; i < count; ++i) {
+    const Token next = next_token(tokens, seed);
+    text += "<" + std::to_string(next) + ">";
+    tokens.push_back(next);
+  }
+  return text;
+}
+
+class SchedulerTest : public testing::Test {
+ protected:
+  struct Job {
+    std::shared_ptr<Collected> sink;
+    std::shared_ptr<std::atomic<bool>> cancelled;
+  };
+  void make(int cells, SchedulerOptions options = {}, int sequences = 64, int request_limit = 0, bool shares = true) {
+    core.reset();
+    decoder = std::make_unique<FakeDecoder>(cells, sequences);
+    decoder->request_limit = request_limit;
+    decoder->shares = shares;
+    core = std::make_unique<SchedulerCore>(*decoder, options, clock);
+  }
+  Generation generation(std::vector<Token> prompt, std::optional<int> max_tokens, std::string tenant = "a",
+                        chat::Priority priority = chat::Priority::interactive) {
+    Generation g;
+    g.prompt = std::move(prompt);
+    g.max_tokens = max_tokens;
+    g.samplers.resize(1);
+    g.samplers[0].seed = 7;
+    g.tenant = std::move(tenant);
+    g.priority = priority;
+    return g;
+  }
+  Job add(Generation g) {
+    Job job{std::make_shared<Collected>(), std::make_shared<std::atomic<bool>>(false)};
+    g.sink = job.sink;
+    EXPECT_TRUE(core->check(g).ok());
+    core->add(std::move(g), job.cancelled);
+    return job;
+  }
+  void tick() {
+    core->tick();
+    EXPECT_EQ(core->stats().cells_used, decoder->used()) << "the scheduler's count of cells is wrong";
+  }
+  int run_until_idle(int limit = 20'000) {
+    int ticks = 0;
+    while (!core->idle() && ticks < limit) {
+      tick();
+      clock.advance(1ms);
+      ++ticks;
+    }
+    EXPECT_TRUE(core->idle()) << "work is left after " << limit << " ticks";
+    return ticks;
+  }
+  int rows_of(Token first_token) const {
+    return static_cast<int>(std::count_if(decoder->decoded_rows.begin(), decoder->decoded_rows.end(), [&](const BatchToken& r) { return r.token == first_token; }));
+  }
+
+  FakeClock clock;
+  std::unique_ptr<FakeDecoder> decoder;
+  std::unique_ptr<SchedulerCore> core;
+};
+
+TEST_F(SchedulerTest, AnswersWithTheModelsTokensAndEndsAtMaxTokens) {
+  make(1024);
+  auto job = add(generation(tokens_from(1, 10), 5));
+  run_until_idle();
+  EXPECT_EQ(job.sink->choices[0].text, expected_text(tokens_from(1, 10), 5, 7));
+  EXPECT_EQ(job.sink->choices[0].finished, chat::FinishReason::length);
+  EXPECT_EQ(job.sink->prompt_tokens, 10);
+  EXPECT_EQ(job.sink->cached, 0);
+}
+
+TEST_F(SchedulerTest, EndOfGenerationTokenEndsWithStopAndIsNotText) {
+  make(1024);
+  decoder->end_token = next_token(tokens_from(1, 10), 7);
+  auto job = add(generation(tokens_from(1, 10), 5));
+  run_until_idle();
+  EXPECT_EQ(job.sink->choices[0].text, "");
+  EXPECT_EQ(job.sink->choices[0].finished, chat::FinishReason::stop);
+  EXPECT_EQ(job.sink->choices[0].tokens, 1);
+}
+
+TEST_F(SchedulerTest, SharedPrefixIsNotComputedAgain) {
+  make(4096);
+  add(generation(tokens_from(1, 500), 4));
+  run_until_idle();
+  auto prompt = tokens_from(1, 400);
+  prompt.push_back(9000);
+  auto second = add(generation(prompt, 4, "another tenant"));
+  run_until_idle();
+  EXPECT_EQ(second.sink->cached, 400);
+  EXPECT_EQ(rows_of(200), 1) << "a token of the shared prefix was decoded twice";
+  EXPECT_EQ(second.sink->choices[0].text, expected_text(prompt, 4, 7));
+}
+
+TEST_F(SchedulerTest, ARunningRequestsPromptIsSharedBeforeItEnds) {
+  make(4096);
+  auto first = add(generation(tokens_from(1, 300), 200));
+  for (int i = 0; i < 5; ++i) tick();
+  ASSERT_TRUE(first.sink->started);
+  auto second = add(generation(tokens_from(1, 300), 4));
+  for (int i = 0; i < 6; ++i) tick();
+  EXPECT_EQ(second.sink->cached, 299);
+  EXPECT_FALSE(first.sink->over());
+  run_until_idle();
+  EXPECT_EQ(first.sink->choices[0].text, expected_text(tokens_from(1, 300), 200, 7));
+}
+
+TEST_F(SchedulerTest, ChoicesShareOnePrefillAndDifferBySeed) {
+  make(4096);
+  auto g = generation(tokens_from(1, 300), 6);
+  g.choices = 4;
+  g.samplers.clear();
+  for (std::uint32_t i = 0; i < 4; ++i) {
+    SamplerSpec spec;
+    spec.seed = i;
+    g.samplers.push_back(spec);
+  }
+  auto job = add(std::move(g));
+  run_until_idle();
+  ASSERT_TRUE(job.sink->over(4));
+  for (int c = 0; c < 4; ++c) EXPECT_EQ(job.sink->choices[c].text, expected_text(tokens_from(1, 300), 6, static_cast<std::uint32_t>(c)));
+  EXPECT_EQ(rows_of(150), 1);
+  EXPECT_LE(rows_of(300), 4);
+}
+
+TEST_F(SchedulerTest, WithoutPrefixSharingEveryChoiceComputesItsOwn) {
+  make(4096, {}, 64, 0, false);
+  auto g = generation(tokens_from(1, 100), 6);
+  g.choices = 2;
+  auto job = add(std::move(g));
+  run_until_idle();
+  ASSERT_TRUE(job.sink->over(2));
+  EXPECT_EQ(job.sink->choices[1].text, expected_text(tokens_from(1, 100), 6, 7));
+  EXPECT_EQ(decoder->used(), 0);
+}
+
+TEST_F(SchedulerTest, LongPrefillsNeverStarveARunningStream) {
+  make(20'000);
+  auto stream = add(generation(tokens_from(1, 5), 1000));
+  for (int i = 0; i < 3; ++i) tick();
+  for (int k = 0; k < 4; ++k) add(generation(tokens_from(10'000 * (k + 1), 3000), 10));
+  const int before = stream.sink->choices[0].tokens;
+  for (int i = 0; i < 20; ++i) tick();
+  EXPECT_EQ(stream.sink->choices[0].tokens - before, 20) << "every tick gives a running stream its token";
+}
+
+TEST_F(SchedulerTest, AShortPromptStartsAtOnceBesideLongPrefills) {
+  SchedulerOptions options;
+  options.batch_tokens = 128;
+  make(20'000, options);
+  for (int k = 0; k < 4; ++k) add(generation(tokens_from(10'000 * (k + 1), 3000), 10));
+  tick();
+  auto chat = add(generation(tokens_from(1, 40), 5));
+  tick();
+  EXPECT_TRUE(chat.sink->started) << "40 tokens fit half of one tick's budget";
+  int ticks = 0;
+  while (!core->idle() && ticks++ < 1000) tick();
+  EXPECT_LT(ticks, 200) << "the long prompts advance in every tick as well";
+}
+
+TEST_F(SchedulerTest, TenantsTakeTurnsWhateverOneOfThemQueues) {
+  SchedulerOptions options;
+  options.max_running = 1;
+  make(4096, options);
+  std::vector<Job> flood;
+  for (int i = 0; i < 50; ++i) flood.push_back(add(generation(tokens_from(100 * i + 1, 20), 20, "flood")));
+  std::vector<Job> modest;
+  for (int i = 0; i < 5; ++i) modest.push_back(add(generation(tokens_from(50'000 + 100 * i, 20), 20, "modest")));
+  const auto finished = [](const std::vector<Job>& jobs) { return std::count_if(jobs.begin(), jobs.end(), [](const Job& j) { return j.sink->over(); }); };
+  while (finished(modest) < 5) tick();
+  // Deficit round-robin serves both at the same rate in tokens, up to one quantum.
+  EXPECT_LE(finished(flood), 5 + options.quantum / 40 + 1);
+  run_until_idle();
+  EXPECT_EQ(finished(flood), 50);
+}
+
+TEST_F(SchedulerTest, BackgroundWorkIsParkedForInteractiveAndResumedWithoutRecomputation) {
+  make(600);
+  auto background = add(generation(tokens_from(1, 300), 200, "a", chat::Priority::background));
+  for (int i = 0; i < 50; ++i) tick();
+  ASSERT_TRUE(background.sink->started);
+  auto interactive = add(generation(tokens_from(5000, 300), 100));
+  tick();
+  EXPECT_EQ(core->stats().parked, 1);
+  while (!interactive.sink->over()) tick();
+  EXPECT_EQ(interactive.sink->choices[0].text, expected_text(tokens_from(5000, 300), 100, 7));
+  run_until_idle();
+  EXPECT_EQ(background.sink->choices[0].text, expected_text(tokens_from(1, 300), 200, 7));
+  EXPECT_EQ(core->stats().resumes, 1);
+  EXPECT_EQ(rows_of(150), 1) << "parked work was computed again";
+}
+
+TEST_F(SchedulerTest, ParkingPastTheHostLimitComputesAgainAndStillGivesTheSameTokens) {
+  SchedulerOptions options;
+  options.park_bytes = 0;
+  make(600, options);
+  auto background = add(generation(tokens_from(1, 300), 200, "a", chat::Priority::background));
+  for (int i = 0; i < 50; ++i) tick();
+  auto interactive = add(generation(tokens_from(5000, 300), 250));
+  run_until_idle();
+  EXPECT_EQ(background.sink->choices[0].text, expected_text(tokens_from(1, 300), 200, 7));
+  EXPECT_EQ(interactive.sink->choices[0].text, expected_text(tokens_from(5000, 300), 250, 7));
+  EXPECT_EQ(core->stats().resumes, 0);
+}
+
+TEST_F(SchedulerTest, PatientBackgroundWorkIsNotStarvedByEndlessInteractiveWork) {
+  SchedulerOptions options;
+  options.max_running = 2;
+  options.background_patience = 500ms;
+  make(1000, options);
+  auto background = add(generation(tokens_from(1, 50), 50, "b", chat::Priority::background));
+  std::vector<Job> interactive;
+  int next = 0;
+  for (int i = 0; i < 3000 && !background.sink->over(); ++i) {
+    while (core->stats().waiting < 4) interactive.push_back(add(generation(tokens_from(1000 + 10 * next++, 5), 20)));
+    tick();
+    clock.advance(1ms);
+  }
+  EXPECT_TRUE(background.sink->over());
+}
+
+TEST_F(SchedulerTest, OpenEndedRequestsGrowAndGiveWayToEachOther) {
+  SchedulerOptions options;
+  options.open_ended_reserve = 64;
+  make(500, options, 64, 400);
+  std::vector<Job> jobs;
+  for (int i = 0; i < 5; ++i) jobs.push_back(add(generation(tokens_from(1000 * (i + 1), 30), std::nullopt)));
+  run_until_idle();
+  for (int i = 0; i < 5; ++i) {
+    EXPECT_EQ(jobs[static_cast<std::size_t>(i)].sink->choices[0].text, expected_text(tokens_from(1000 * (i + 1), 30), 370, 7)) << i;
+    EXPECT_EQ(jobs[static_cast<std::size_t>(i)].sink->choices[0].finished, chat::FinishReason::length);
+  }
+  EXPECT_GT(core->stats().parks, 0);
+}
+
+TEST_F(SchedulerTest, CancellationTakesEffectWithinOneTick) {
+  make(1024);
+  auto job = add(generation(tokens_from(1, 10), 500));
+  auto other = add(generation(tokens_from(500, 10), 20));
+  for (int i = 0; i < 5; ++i) tick();
+  const int tokens = job.sink->choices[0].tokens;
+  job.cancelled->store(true);
+  tick();
+  EXPECT_EQ(job.sink->choices[0].tokens, tokens);
+  EXPECT_EQ(core->stats().running, 1);
+  EXPECT_EQ(core->stats().cancelled, 1);
+  run_until_idle();
+  EXPECT_TRUE(other.sink->over());
+}
+
+TEST_F(SchedulerTest, DeadlineEndsWaitingAndRunningRequests) {
+  SchedulerOptions options;
+  options.max_running = 1;
+  make(1024, options);
+  auto g = generation(tokens_from(1, 10), 500);
+  g.deadline = clock.now() + 100ms;
+  auto running = add(g);
+  auto waiting = add(g);
+  tick();
+  clock.advance(101ms);
+  tick();
+  ASSERT_TRUE(running.sink->error);
+  EXPECT_EQ(running.sink->error->code, ErrorCode::deadline_exceeded);
+  ASSERT_TRUE(waiting.sink->error);
+  EXPECT_TRUE(core->idle());
+}
+
+TEST_F(SchedulerTest, ASlowReaderPausesOnlyItself) {
+  make(1024);
+  auto slow = add(generation(tokens_from(1, 10), 50));
+  auto quick = add(generation(tokens_from(500, 10), 50));
+  for (int i = 0; i < 5; ++i) tick();
+  slow.sink->unread = 1000;
+  const int before = slow.sink->choices[0].tokens;
+  for (int i = 0; i < 10; ++i) tick();
+  EXPECT_EQ(slow.sink->choices[0].tokens, before);
+  EXPECT_GE(quick.sink->choices[0].tokens, 14);
+  slow.sink->unread = 0;
+  run_until_idle();
+  EXPECT_EQ(slow.sink->choices[0].text, expected_text(tokens_from(1, 10), 50, 7));
+}
+
+TEST_F(SchedulerTest, ADecodeFailureHitsOnlyTheRequestAtFault) {
+  make(1024);
+  decoder->poison = 666;
+  auto good = add(generation(tokens_from(1, 10), 20));
+  auto prompt = tokens_from(2000, 10);
+  prompt.back() = 666;
+  auto bad = add(generation(prompt, 20));
+  run_until_idle();
+  ASSERT_TRUE(bad.sink->error);
+  EXPECT_EQ(bad.sink->error->code, ErrorCode::internal);
+  EXPECT_EQ(good.sink->choices[0].text, expected_text(tokens_from(1, 10), 20, 7));
+}
+
+TEST_F(SchedulerTest, ContextOverflowNamesBothNumbers) {
+  make(1024);
+  const auto long_prompt = core->check(generation(tokens_from(1, 2000), 5));
+  ASSERT_FALSE(long_prompt.ok());
+  EXPECT_EQ(long_prompt.error().code, ErrorCode::context_length_exceeded);
+  EXPECT_THAT(long_prompt.error().message, testing::AllOf(testing::HasSubstr("1024"), testing::HasSubstr("2000")));
+  const auto long_answer = core->check(generation(tokens_from(1, 1000), 500));
+  ASSERT_FALSE(long_answer.ok());
+  EXPECT_THAT(long_answer.error().message, testing::AllOf(testing::HasSubstr("1024"), testing::HasSubstr("1000"), testing::HasSubstr("500"), testing::HasSubstr("24")));
+  EXPECT_FALSE(core->check(generation({}, 5)).ok());
+}
+
+TEST_F(SchedulerTest, PromptScoresCoverEveryTokenAfterTheFirst) {
+  SchedulerOptions options;
+  options.batch_tokens = 16;
+  make(1024, options);
+  add(generation(tokens_from(1, 50), 1));
+  run_until_idle();
+  auto g = generation(tokens_from(1, 50), 0);
+  g.echo_logprobs = true;
+  g.top_logprobs = 0;
+  auto job = add(std::move(g));
+  run_until_idle();
+  ASSERT_EQ(job.sink->infos.size(), 49u) << "a cached prefix has no logits, so scoring does not use it";
+  for (std::size_t i = 0; i < 49; ++i) {
+    EXPECT_EQ(job.sink->infos[i].chosen.token, static_cast<Token>(i) + 2);
+    EXPECT_FLOAT_EQ(job.sink->infos[i].chosen.logprob, -static_cast<float>(i + 1));
+  }
+}
+
+TEST_F(SchedulerTest, CacheBudgetIsKept) {
+  SchedulerOptions options;
+  options.prefix_cache_bytes = 100 * 8;
+  make(4096, options);
+  for (int i = 0; i < 10; ++i) add(generation(tokens_from(1000 * (i + 1), 90), 3));
+  run_until_idle();
+  EXPECT_LE(core->stats().cells_cached, 100);
+  EXPECT_GT(core->stats().cells_cached, 0);
+}
+
+// The long one: everything at once, many times over, in little memory.
+TEST_F(SchedulerTest, RandomWorkloadsGiveEveryRequestItsOwnTokens) {
+  const char* given = std::getenv("HEARTH_TEST_SEED");
+  const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
+  std::printf("HEARTH_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
+  std::mt19937_64 random(seed);
+  const auto below = [&](int n) { return static_cast<int>(random() % static_cast<std::uint64_t>(n)); };
+  for (int round = 0; round < 40; ++round) {
+    SchedulerOptions options;
+    options.max_running = 1 + below(6);
+    options.batch_tokens = 8 + below(60);
+    options.open_ended_reserve = 8 + below(40);
+    options.park_bytes = below(3) == 0 ? 0 : 1 << 20;
+    options.prefix_cache_bytes = below(3) == 0 ? below(1000) : -1;
+    options.background_patience = std::chrono::milliseconds(50 + below(1000));
+    const int cells = 150 + below(250);
+    make(cells, options, options.max_running + 1 + below(12), 140, below(5) != 0);
+    struct Expected {
+      Job job;
+      std::vector<Token> prompt;
+      int choices, tokens;
+      bool cancelled = false;
+    };
+    std::vector<Expected> all;
+    for (int step = 0; step < 300; ++step) {
+      if (below(6) == 0) {
+        auto prompt = tokens_from(1000 * below(3), 1 + below(50));
+        const auto own = tokens_from(100'000 + 100 * below(10), below(30));
+        prompt.insert(prompt.end(), own.begin(), own.end());
+        const bool open = below(3) == 0;
+        const int room = 140 - static_cast<int>(prompt.size());
+        const int wanted = 1 + below(std::min(60, room));
+        auto g = generation(prompt, open ? std::nullopt : std::optional(wanted), std::string(1, static_cast<char>('a' + below(3))),
+                            below(3) == 0 ? chat::Priority::background : chat::Priority::interactive);
+        g.choices = below(4) == 0 ? 1 + below(3) : 1;
+        const int choices = g.choices;
+        all.push_back({add(std::move(g)), prompt, choices, open ? room : wanted});
+      }
+      if (!all.empty() && below(20) == 0) {
+        auto& victim = all[static_cast<std::size_t>(below(static_cast<int>(all.size())))];
+        victim.cancelled = true;
+        victim.job.cancelled->store(true);
+      }
+      if (!all.empty() && below(10) == 0) all[static_cast<std::size_t>(below(static_cast<int>(all.size())))].job.sink->unread = below(2) == 0 ? 1000 : 0;
+      tick();
+      clock.advance(std::chrono::milliseconds(below(20)));
+    }
+    for (auto& e : all) e.job.sink->unread = 0;
+    run_until_idle(100'000);
+    for (auto& e : all) {
+      if (e.cancelled) continue;
+      ASSERT_FALSE(e.job.sink->error);
+      ASSERT_TRUE(e.job.sink->over(e.choices)) << "round " << round;
+      for (auto& [index, choice] : e.job.sink->choices) ASSERT_EQ(choice.text, expected_text(e.prompt, e.tokens, 7)) << "round " << round;
+    }
+    EXPECT_EQ(core->stats().cells_used, core->stats().cells_cached) << "idle: only the cache holds cells";
+  }
+}
+
+// The same through the thread.
+struct WaitingSink final : GenerationSink {
+  void on_started(int, int) override {}
+  void on_delta(SequenceDelta delta) override {
+    const std::lock_guard lock(mutex);
+    text += delta.text;
+    if (delta.finished) end();
+  }
+  void on_failed(Error e) override {
+    const std::lock_guard lock(mutex);
+    error = std::move(e);
+    end();
+  }
+  std::size_t backlog() const override { return 0; }
+  void end() {
+    over = true;
+    ended.notify_all();
+  }
+  void wait() {
+    std::unique_lock lock(mutex);
+    ended.wait(lock, [this] { return over; });
+  }
+  std::mutex mutex;
+  std::condition_variable ended;
+  std::string text;
+  std::optional<Error> error;
+  bool over = false;
+};
+
+TEST(SchedulerThread, ServesManyThreadsRefusesPastItsQueueAndDrains) {
+  FakeDecoder decoder(4096, 64);
+  SchedulerOptions options;
+  options.queue_limit = 8;
+  Scheduler scheduler(decoder, options);
+  std::atomic<int> served = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 25; ++i) {
+        Generation g;
+        g.prompt = tokens_from(1000 * t + i, 20);
+        g.max_tokens = 10;
+        g.samplers.resize(1);
+        auto sink = std::make_shared<WaitingSink>();
+        g.sink = sink;
+        auto handle = scheduler.submit(std::move(g));
+        if (!handle) {
+          EXPECT_EQ(handle.error().code, ErrorCode::overloaded);
+          EXPECT_GE(handle.error().retry_after, 1000ms);
+          continue;
+        }
+        sink->wait();
+        EXPECT_EQ(sink->text, expected_text(tokens_from(1000 * t + i, 20), 10, 0));
+        ++served;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_GT(served, 0);
+  std::mutex mutex;
+  std::condition_variable ran;
+  bool done = false;
+  ASSERT_TRUE(scheduler.run_between_ticks([&] {
+    const std::lock_guard lock(mutex);
+    done = true;
+    ran.notify_all();
+  }));
+  {
+    std::unique_lock lock(mutex);
+    ran.wait(lock, [&] { return done; });
+  }
+  scheduler.drain();
+  EXPECT_TRUE(scheduler.wait_idle(10s));
+  Generation late;
+  late.prompt = {1};
+  late.samplers.resize(1);
+  late.sink = std::make_shared<WaitingSink>();
+  const auto refused = scheduler.submit(std::move(late));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::unavailable);
+}
+
+TEST(SchedulerThread, TheQueueLimitIsExact) {
+  FakeDecoder decoder(4096, 64);
+  SchedulerOptions options;
+  options.queue_limit = 3;
+  Scheduler scheduler(decoder, options);
+  std::mutex gate;
+  std::unique_lock closed(gate);
+  std::atomic<bool> inside = false;
+  ASSERT_TRUE(scheduler.run_between_ticks([&] {
+    inside = true;
+    const std::lock_guard wait_here(gate);
+  }));
+  while (!inside) std::this_thread::yield();
+  std::vector<GenerationHandle> handles;
+  std::vector<std::shared_ptr<WaitingSink>> sinks;
+  for (int i = 0; i < 4; ++i) {
+    Generation g;
+    g.prompt = {1, 2, 3};
+    g.max_tokens = 2;
+    g.samplers.resize(1);
+    sinks.push_back(std::make_shared<WaitingSink>());
+    g.sink = sinks.back();
+    auto handle = scheduler.submit(std::move(g));
+    EXPECT_EQ(handle.ok(), i < 3) << i;
+    if (handle) handles.push_back(std::move(handle).value());
+  }
+  closed.unlock();
+  for (int i = 0; i < 3; ++i) sinks[static_cast<std::size_t>(i)]->wait();
+  EXPECT_EQ(scheduler.stats().refused, 1);
+}
+
+TEST(SchedulerThread, StoppingTellsWhoeverStillWaits) {
+  FakeDecoder decoder(4096, 64);
+  auto sink = std::make_shared<WaitingSink>();
+  GenerationHandle handle;
+  {
+    Scheduler scheduler(decoder, {});
+    Generation g;
+    g.prompt = {1, 2, 3};
+    g.samplers.resize(1);
+    g.sink = sink;
+    handle = std::move(scheduler.submit(std::move(g))).value();
+  }
+  sink->wait();
+  EXPECT_TRUE(!sink->error || sink->error->code == ErrorCode::unavailable);
+}
+
+}  // namespace
+}  // namespace hearth::engine
