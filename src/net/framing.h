@@ -14,4 +14,7 @@ namespace hearth::net {
 // repeated, signed, listed or not a number below 2^63.
 Result<void> check_request_framing(std::string_view block);
 
+// RFC 9110's tchar: what methods and field names are made of.
+bool is_token_char(char c);
+
 }  // namespace hearth::net

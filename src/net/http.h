@@ -10,6 +10,9 @@
 
 namespace hearth::net {
 
+// Field names compare without case (ASCII only).
+bool same_field_name(std::string_view a, std::string_view b);
+
 // Header fields in order. Names compare without case.
 class Headers {
  public:

@@ -36,18 +36,21 @@ class Exchange {
   virtual const HttpRequest& request() const = 0;
   // A whole answer; Content-Length is added.
   virtual Task<Result<void>> respond(int status, Headers headers, std::string body) = 0;
-  // A streamed answer, chunked. The head leaves with the first write, or at flush().
+  // A streamed answer, chunked. The head leaves with the first write or at finish(). Content-Length,
+  // Transfer-Encoding and Connection are the server's own, except that `Connection: close` is honoured. internal when a field would break the head.
   virtual Task<Result<void>> begin(int status, Headers headers) = 0;
-  // Suspends while the client is slow: this is the back-pressure. `data` must live until it resumes.
+  // Leaves at once, as one chunk. Suspends while the client is slow: this is the back-pressure. `data` must live until it resumes; empty data
+  // sends just the head.
   virtual Task<Result<void>> write(std::string_view data) = 0;
   virtual Task<Result<void>> finish() = 0;
   // Breaks the connection off without a proper end: the client must not take what it has for the whole.
   virtual void abort() = 0;
   virtual bool begun() const = 0;
-  // Called at most once, on the loop, as soon as the client closes while the handler still works. Set nullptr to take it back.
+  // Called at most once, on the loop, as soon as the client closes while the handler still works (half-closing counts). Set nullptr to take it back.
   virtual void on_client_gone(std::function<void()> callback) = 0;
 };
 
+// Returning without an answer, or throwing, gives the client a 500, or cuts an answer that has begun.
 using Handler = std::function<Task<void>(Exchange&)>;
 
 class Server {
@@ -60,7 +63,7 @@ class Server {
   virtual unsigned short port() const = 0;  // 0 for a Unix socket
   virtual std::size_t connections() const = 0;
   // Stops accepting, closes idle connections, lets running exchanges finish for up to `grace`, then cuts them. Answers sent meanwhile carry
-  // `Connection: close`.
+  // `Connection: close`. A cut exchange is told like one whose client left; what its handler uses must live until connections() is 0.
   virtual Task<void> drain(std::chrono::milliseconds grace) = 0;
 };
 
