@@ -1,0 +1,280 @@
+#include "fleet/supervisor.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <optional>
+
+#include "base/json.h"
+#include "base/log.h"
+#include "fleet/loop_event.h"
+#include "fleet/process.h"
+#include "fleet/worker.h"
+#include "net/client.h"
+
+namespace hearth::fleet {
+namespace {
+
+namespace asio = net::asio;
+using namespace std::chrono_literals;
+
+// Starts without a ready worker in between after which requests stop waiting for the next one.
+constexpr int hopeless_starts = 3;
+
+// Trying again cannot help unless somebody changes the file or the configuration.
+bool deterministic(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::model_invalid:
+    case ErrorCode::config_invalid:
+    case ErrorCode::unsupported:
+    case ErrorCode::invalid_request:
+    case ErrorCode::context_length_exceeded:
+      return true;
+    default:
+      return false;
+  }
+}
+
+Error error_of_line(std::string_view fields) {
+  const auto document = parse_json(fields);
+  const auto* object = document.ok() ? document->if_object() : nullptr;
+  const auto text = [object](const char* field) -> std::string {
+    const auto* found = object ? object->if_contains(field) : nullptr;
+    return found && found->is_string() ? std::string(found->get_string()) : std::string();
+  };
+  auto message = text("message");
+  if (message.empty()) message = "the worker could not load its model: " + std::string(fields);
+  return Error{error_code_from_name(text("code"), ErrorCode::internal), std::move(message)};
+}
+
+std::string seconds(Duration duration) {
+  return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(duration).count()) + " s";
+}
+
+}  // namespace
+
+std::string_view name(Supervisor::State state) {
+  switch (state) {
+    case Supervisor::State::starting: return "starting";
+    case Supervisor::State::ready: return "ready";
+    case Supervisor::State::backing_off: return "backing_off";
+    case Supervisor::State::failed: return "failed";
+    case Supervisor::State::stopping: return "stopping";
+  }
+  return "unknown";
+}
+
+class Supervisor::Impl : public std::enable_shared_from_this<Impl> {
+ public:
+  Impl(asio::io_context& loop, SupervisorOptions given, const Clock& time)
+      : io(loop), options(std::move(given)), clock(time), backoff(options.backoff, time), changed(loop),
+        client(net::Client::make(loop, net::UnixEndpoint{options.socket}, {.connect_timeout = options.health_interval, .idle_connections = 2})) {
+    options.command.emplace_back("--socket");
+    options.command.push_back(options.socket);
+  }
+
+  // Runs a member coroutine on its own, keeping *this alive.
+  void spawn(net::Task<void> task) { asio::co_spawn(io, keep_alive(shared_from_this(), std::move(task)), asio::detached); }
+  static net::Task<void> keep_alive(std::shared_ptr<Impl>, net::Task<void> task) { co_await std::move(task); }
+
+  net::Task<void> run() {
+    while (!stopping) {
+      co_await live_once();
+      if (stopping) break;
+      const auto wait = last_start_hopeless() ? options.backoff.most : std::min(backoff.on_exit(), options.backoff.most);
+      last_error.retry_after = wait;
+      set_state(last_start_hopeless() ? State::failed : State::backing_off);
+      spdlog::error("{}; next start in {} ms", last_error.message, wait.count());
+      const auto until = TimePoint::clock::now() + wait;
+      while (!stopping && TimePoint::clock::now() < until) co_await changed.wait_until(until);
+    }
+    ended = true;
+    set_state(State::stopping);
+  }
+
+  // One worker from start to end; leaves in last_error why it ended.
+  net::Task<void> live_once() {
+    ++generation;
+    load_error.reset();
+    kill_reason.clear();
+    last_line.clear();
+    set_state(State::starting);
+    ::unlink(options.socket.c_str());
+    auto spawned = Process::spawn(io, options.command, {std::string(worker_parent_variable) + "=" + std::to_string(getpid())});
+    if (!spawned.ok()) {
+      last_error = load_error.emplace(std::move(spawned).error());
+      co_return;
+    }
+    process = std::move(*spawned);
+    spdlog::info("worker {} starts, pid {}", generation, process->pid());
+    reading = true;
+    spawn(read_errors(process));
+
+    const int status = co_await process->wait();
+    // Its last words may still be in the pipe. Somebody it started may hold the pipe open: do not wait for that.
+    const auto until = TimePoint::clock::now() + 1s;
+    while (reading && TimePoint::clock::now() < until) co_await changed.wait_until(until);
+    process->stop_reading();
+    process.reset();
+
+    const auto how = describe_wait_status(status);
+    if (load_error) {
+      last_error = *load_error;
+    } else if (state == State::ready) {
+      last_error = Error{ErrorCode::unavailable, kill_reason.empty() ? "the engine stopped: " + how : kill_reason};
+    } else {
+      last_error = Error{ErrorCode::unavailable,
+                         "the engine could not start: " + how + (last_line.empty() ? std::string() : "; its last words: " + last_line)};
+    }
+  }
+
+  net::Task<void> read_errors(std::shared_ptr<Process> from) {
+    while (true) {
+      const auto line = co_await from->read_line();
+      if (!line) break;
+      if (*line == worker_ready_line) {
+        if (!stopping && from == process) {
+          backoff.on_ready();
+          set_state(State::ready);
+          spawn(watch(from));
+        }
+      } else if (line->starts_with(worker_error_prefix)) {
+        load_error = error_of_line(std::string_view(*line).substr(worker_error_prefix.size()));
+      } else if (!line->empty()) {
+        // Already in the form of our log, with the worker's name in it.
+        last_line = *line;
+        std::fwrite((*line + "\n").data(), 1, line->size() + 1, stderr);
+      }
+    }
+    reading = false;
+    changed.notify();
+  }
+
+  net::Task<void> watch(std::shared_ptr<Process> watched) {
+    auto last_answer = clock.now();
+    while (watched == process && !stopping) {
+      const auto next = TimePoint::clock::now() + options.health_interval;
+      const auto health = co_await check(options.health_interval);
+      if (watched != process || stopping) co_return;
+      const auto now = clock.now();
+      if (health.ok()) {
+        last_answer = now;
+        if (health->busy && health->since_tick > options.hang_limit) {
+          replace("the engine hung in its decoder for " + seconds(health->since_tick) + " and was replaced");
+          co_return;
+        }
+      } else if (now - last_answer >= options.unresponsive_limit) {
+        replace("the engine gave no sign of life for " + seconds(now - last_answer) + " and was replaced");
+        co_return;
+      }
+      while (watched == process && !stopping && TimePoint::clock::now() < next) co_await changed.wait_until(next);
+    }
+  }
+
+  void replace(std::string reason) {
+    kill_reason = std::move(reason);
+    process->signal(SIGKILL);
+  }
+
+  net::Task<Result<engine::SchedulerStats>> check(std::chrono::milliseconds up_to) {
+    const auto self = shared_from_this();
+    net::HttpRequest request{.method = "GET", .target = "/health"};
+    auto response = co_await client->send(std::move(request), up_to);
+    if (!response.ok()) co_return std::move(response).error();
+    auto body = co_await (*response)->read_all(64 * 1024, up_to);
+    if (!body.ok()) co_return std::move(body).error();
+    co_return decode_health(*body);
+  }
+
+  net::Task<Result<void>> wait_ready(std::chrono::milliseconds up_to, int after) {
+    const auto self = shared_from_this();
+    const auto deadline = TimePoint::clock::now() + up_to;
+    while (true) {
+      if (state == State::ready && generation > after) co_return Result<void>();
+      if (state == State::stopping) co_return Error{ErrorCode::unavailable, "hearth is stopping", {}, 1s};
+      const bool no_use = state == State::failed || (state == State::backing_off && (load_error || backoff.failed_starts() >= hopeless_starts));
+      if (no_use) co_return last_error;
+      if (TimePoint::clock::now() >= deadline) {
+        co_return Error{ErrorCode::unavailable, "the engine is not ready yet (" + std::string(name(state)) + "); try again shortly", {}, 1s};
+      }
+      co_await changed.wait_until(deadline);
+    }
+  }
+
+  net::Task<void> stop() {
+    const auto self = shared_from_this();
+    stopping = true;
+    set_state(State::stopping);
+    if (!running) co_return;
+    if (process) process->signal(SIGTERM);
+    const auto until = TimePoint::clock::now() + options.stop_grace;
+    while (!ended && TimePoint::clock::now() < until) co_await changed.wait_until(until);
+    if (process) process->signal(SIGKILL);
+    while (!ended) co_await changed.wait();
+  }
+
+  void abandon() {
+    stopping = true;
+    on_change = nullptr;
+    if (process) process->signal(SIGKILL);
+    changed.notify();
+  }
+
+  void set_state(State next) {
+    if (state != next) {
+      state = next;
+      if (on_change) on_change();
+    }
+    changed.notify();
+  }
+
+  // Loading fails the same way until somebody repairs the model or the configuration.
+  bool last_start_hopeless() const { return load_error && deterministic(load_error->code); }
+
+  asio::io_context& io;
+  SupervisorOptions options;
+  const Clock& clock;
+  Backoff backoff;
+  LoopEvent changed;
+  std::unique_ptr<net::Client> client;
+  std::function<void()> on_change;
+  std::shared_ptr<Process> process;
+  State state = State::starting;
+  int generation = 0;
+  bool running = false;   // start() was called
+  bool reading = false;   // standard error of the current worker
+  bool stopping = false;
+  bool ended = false;     // run() has returned
+  std::optional<Error> load_error;
+  std::string kill_reason;
+  std::string last_line;
+  Error last_error{ErrorCode::unavailable, "the engine has not been started"};
+};
+
+Supervisor::Supervisor(asio::io_context& io, SupervisorOptions options, const Clock& clock)
+    : impl_(std::make_shared<Impl>(io, std::move(options), clock)) {}
+Supervisor::~Supervisor() { impl_->abandon(); }
+
+void Supervisor::start() {
+  impl_->running = true;
+  impl_->spawn(impl_->run());
+}
+net::Task<Result<void>> Supervisor::wait_ready(std::chrono::milliseconds up_to, int after) { return impl_->wait_ready(up_to, after); }
+net::Task<void> Supervisor::stop() { return impl_->stop(); }
+void Supervisor::kill() {
+  if (impl_->process) impl_->process->signal(SIGKILL);
+}
+net::Task<Result<engine::SchedulerStats>> Supervisor::check(std::chrono::milliseconds up_to) { return impl_->check(up_to); }
+
+Supervisor::State Supervisor::state() const { return impl_->state; }
+int Supervisor::generation() const { return impl_->generation; }
+int Supervisor::restarts() const { return std::max(0, impl_->generation - 1); }
+pid_t Supervisor::pid() const { return impl_->process ? impl_->process->pid() : 0; }
+const Error& Supervisor::last_error() const { return impl_->last_error; }
+void Supervisor::on_change(std::function<void()> callback) { impl_->on_change = std::move(callback); }
+
+}  // namespace hearth::fleet
