@@ -1,18 +1,11 @@
 // Starts the real program for a test file and stops it afterwards. HEARTH_BIN names the program.
 import { spawn } from 'node:child_process';
-import { readFileSync, readdirSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import OpenAI from 'openai';
 
 const binary = process.env.HEARTH_BIN;
-
-async function freePort() {
-  const server = createServer();
-  await new Promise((done, failed) => server.listen(0, '127.0.0.1', done).on('error', failed));
-  const { port } = server.address();
-  await new Promise((done) => server.close(done));
-  return port;
-}
 
 // Waits for a condition of the server under test; the limit only catches a test that would hang for ever.
 export async function until(condition, what, limitMs = 60_000) {
@@ -27,10 +20,9 @@ export async function until(condition, what, limitMs = 60_000) {
 
 export async function startHearth({ args = [], env = {} } = {}) {
   if (!binary) throw new Error('HEARTH_BIN must name the hearth program, e.g. HEARTH_BIN=$PWD/build/dev/src/app/hearth');
-  const port = await freePort();
-  const url = `http://127.0.0.1:${port}`;
+  const state = mkdtempSync(join(tmpdir(), 'hearth-clients-'));
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HEARTH_')));
-  const child = spawn(binary, ['serve', '--host', '127.0.0.1', '--port', String(port), ...args], {
+  const child = spawn(binary, ['serve', '--config', 'none', '--state-folder', state, '--port', '0', ...args], {
     env: { ...inherited, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
@@ -40,11 +32,16 @@ export async function startHearth({ args = [], env = {} } = {}) {
   let gone;
   ended.then((how) => (gone = how));
   // A test process that dies must not leave a server behind.
-  process.on('exit', () => child.kill('SIGKILL'));
+  process.on('exit', () => {
+    child.kill('SIGKILL');
+    rmSync(state, { recursive: true, force: true });
+  });
+  let url;
   try {
     await until(async () => {
       if (gone !== undefined) throw new Error(`hearth ended with ${gone}`);
-      return await fetch(`${url}/health`).then((answer) => answer.ok, () => false);
+      url ??= /listens on (http:\/\/\S+)\n/.exec(log)?.[1];
+      return url && await fetch(`${url}/health`).then((answer) => answer.ok, () => false);
     }, 'a healthy server');
   } catch (error) {
     child.kill('SIGKILL');
@@ -57,12 +54,15 @@ export async function startHearth({ args = [], env = {} } = {}) {
     log: () => log,
     running: () => gone === undefined,
     client: (options = {}) => new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0, ...options }),
-    // The value of a metric, summed over its labels.
-    async metric(name) {
+    // The value of a metric, summed over the series that have these labels; 0 when there is none yet.
+    async metric(name, labels = {}) {
       const text = await (await fetch(`${url}/metrics`)).text();
-      const lines = text.split('\n').filter((line) => line.startsWith(name) && ' {'.includes(line[name.length]));
-      if (lines.length === 0) throw new Error(`no metric ${name} in\n${text}`);
-      return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
+      if (!text.includes(`# TYPE ${name} `)) throw new Error(`no metric ${name} in\n${text}`);
+      return text
+        .split('\n')
+        .filter((line) => line.startsWith(name) && ' {'.includes(line[name.length]))
+        .filter((line) => Object.entries(labels).every(([label, value]) => line.includes(`${label}="${value}"`)))
+        .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
     },
     // Process ids of its worker processes.
     workers: () => childrenOf(child.pid),

@@ -323,16 +323,39 @@ test('text beyond ASCII survives the way in both directions', async () => {
 });
 
 test('leaving in mid-stream frees the engine', async () => {
-  const cancelled = await hearth.metric('hearth_engine_cancelled_total');
-  const stream = await chat({ max_tokens: 1900, ignore_eos: true, stream: true });
+  const left = () => hearth.metric('hearth_requests_total', { status: '499' });
+  const [leftBefore, generatedBefore] = [await left(), await hearth.metric('hearth_engine_generated_tokens_total')];
+  const wanted = 1900;
+  const stream = await chat({ max_tokens: wanted, ignore_eos: true, stream: true });
   let seen = 0;
   for await (const chunk of stream) {
     assert.ok(chunk);
     if (++seen === 3) break;
   }
   stream.controller.abort();
-  await until(async () => (await hearth.metric('hearth_engine_running')) === 0, 'no sequence running');
-  await until(async () => (await hearth.metric('hearth_engine_cancelled_total')) > cancelled, 'the cancellation to be counted');
+  await until(async () => (await left()) > leftBefore, 'the request to be counted as left');
+  await until(async () => (await hearth.metric('hearth_engine_requests', { state: 'running' })) === 0, 'no sequence running');
+  const generated = (await hearth.metric('hearth_engine_generated_tokens_total')) - generatedBefore;
+  assert.ok(generated < wanted, `${generated} tokens were generated for nobody`);
+});
+
+test('embeddings are unit vectors, in order, the same in both encodings', async () => {
+  const input = ['list files', 'remove a folder', 'list files'];
+  const answer = await openai.embeddings.create({ model, input });
+  assert.deepEqual(answer.data.map((entry) => entry.index), [0, 1, 2]);
+  const [first, second, third] = answer.data.map((entry) => entry.embedding);
+  assert.equal(first.length, 256);
+  assert.ok(Math.abs(Math.hypot(...first) - 1) < 1e-3);
+  const distance = (a, b) => Math.hypot(...a.map((value, i) => value - b[i]));
+  assert.ok(distance(first, third) < 1e-3);
+  assert.ok(distance(first, second) > 1e-2);
+  assert.ok(answer.usage.prompt_tokens > 0);
+  const floats = await openai.embeddings.create({ model, input: input[0], encoding_format: 'float' });
+  assert.ok(distance(first, floats.data[0].embedding) < 1e-3);
+  const short = await openai.embeddings.create({ model, input: input[0], dimensions: 64 });
+  assert.equal(short.data[0].embedding.length, 64);
+  assert.ok(Math.abs(Math.hypot(...short.data[0].embedding) - 1) < 1e-3);
+  await assert.rejects(openai.embeddings.create({ model, input: [] }), OpenAI.BadRequestError);
 });
 
 test('many streams at once all end properly', async () => {
