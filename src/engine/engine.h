@@ -16,7 +16,7 @@ struct EngineOptions {
   std::string model_path;         // GGUF; "embedded:" loads `embedded_model`
   std::string_view embedded_model;  // bytes that outlive the engine
   std::string model_id;           // name clients use
-  int context = 0;                // KV cells in all; 0 = the model's training context, at most 32,768
+  int context = 0;                // KV cells in all, shared by every request; 0 = the model's training context, 8,192 to 32,768
   int threads = 0;                // 0 = physical cores
   int gpu_layers = -1;            // -1 = all when a GPU is there
   std::string kv_type = "f16";    // f16, q8_0, q4_0

@@ -38,6 +38,9 @@ struct SamplerSpec {
   std::vector<GrammarTrigger> grammar_triggers;
   std::vector<Token> preserved_tokens;  // special tokens that must show in the text for the parser to see
   std::string generation_prompt;        // what the template already opened for the assistant; the grammar skips past it
+  // Tags around the model's thoughts: a lazy grammar sleeps between them.
+  std::string thinking_start;
+  std::vector<std::string> thinking_ends;
 };
 
 }  // namespace hearth::engine

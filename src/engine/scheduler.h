@@ -75,7 +75,7 @@ struct Generation {
 class GenerationHandle {
  public:
   GenerationHandle() = default;
-  explicit GenerationHandle(std::shared_ptr<std::atomic<bool>> cancelled) : cancelled_(std::move(cancelled)) {}
+  explicit GenerationHandle(std::shared_ptr<std::atomic<bool>> cancelled) { cancelled_.push_back(std::move(cancelled)); }
   GenerationHandle(GenerationHandle&&) = default;
   GenerationHandle& operator=(GenerationHandle&& other) {
     cancel();
@@ -84,11 +84,16 @@ class GenerationHandle {
   }
   ~GenerationHandle() { cancel(); }
   void cancel() {
-    if (cancelled_) cancelled_->store(true);
+    for (auto& flag : cancelled_) flag->store(true);
+  }
+  // One handle for several generations: the prompts of one request.
+  void merge(GenerationHandle&& other) {
+    cancelled_.insert(cancelled_.end(), other.cancelled_.begin(), other.cancelled_.end());
+    other.cancelled_.clear();
   }
 
  private:
-  std::shared_ptr<std::atomic<bool>> cancelled_;
+  std::vector<std::shared_ptr<std::atomic<bool>>> cancelled_;
 };
 
 // Counters and gauges, readable from any thread.

@@ -1,0 +1,451 @@
+#include "engine/chat_format.h"
+
+#include <chat.h>
+#include <common.h>
+#include <json-schema-to-grammar.h>
+#include <llama.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "base/id.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "engine/backend.h"
+#include "engine/llama_decoder.h"
+
+namespace hearth::engine {
+
+struct OutputSyntax {
+  common_chat_parser_params params;
+  // Texts at which a tool call or a thought may begin or end. While none is in sight, more text is more of the same and needs no parsing.
+  std::vector<std::string> markers;
+  bool markers_known = false;  // false: the dialect has openings that are no fixed text
+};
+
+struct ChatFormat::Impl {
+  const llama_model* model;
+  common_chat_templates_ptr templates;
+  bool thinking = false;
+};
+
+namespace {
+
+// Grammars above these are refused: llama.cpp's parser and checker recurse once per nested group and per chained rule.
+constexpr std::size_t kMaxGrammarBytes = 64 * 1024;
+constexpr int kMaxGrammarNesting = 256;
+constexpr std::size_t kMaxSchemaBytes = 256 * 1024;
+constexpr std::size_t kMaxPatternBytes = 1024;
+
+std::string tool_param(std::size_t i) { return "tools[" + std::to_string(i) + "].function.parameters"; }
+
+Result<void> check_patterns(const json::value& value, const std::string& param) {
+  if (const auto* array = value.if_array()) {
+    for (const auto& item : *array) {
+      if (auto ok = check_patterns(item, param); !ok) return ok;
+    }
+  } else if (const auto* object = value.if_object()) {
+    for (const auto& [key, item] : *object) {
+      if (key == "pattern" && item.is_string() && item.get_string().size() > kMaxPatternBytes) {
+        return invalid("a \"pattern\" in the schema is longer than " + std::to_string(kMaxPatternBytes) + " bytes", param);
+      }
+      if (auto ok = check_patterns(item, param); !ok) return ok;
+    }
+  }
+  return {};
+}
+
+// The schema's text, known to be a JSON object; {} means any object, as it does to OpenAI's API.
+Result<std::string> check_schema(const std::string& text, const std::string& param) {
+  if (text.size() > kMaxSchemaBytes) {
+    return invalid("the schema has " + std::to_string(text.size()) + " bytes; the most is " + std::to_string(kMaxSchemaBytes), param);
+  }
+  auto value = parse_json(text.empty() ? std::string_view("{}") : std::string_view(text));
+  if (!value) return invalid("the schema is not valid JSON: " + value.error().message, param);
+  if (!value->is_object()) return invalid("the schema must be a JSON object, e.g. {\"type\": \"object\", \"properties\": {…}}", param);
+  if (auto ok = check_patterns(*value, param); !ok) return ok.error();
+  if (value->get_object().empty()) return std::string(R"({"type":"object"})");
+  return text;
+}
+
+Result<std::string> schema_grammar(const std::string& schema, const std::string& param) {
+  try {
+    return json_schema_to_grammar(common_json::parse(schema));
+  } catch (const std::exception& e) {
+    return invalid(std::string("the schema cannot be turned into a grammar: ") + e.what(), param);
+  }
+}
+
+Result<void> check_gbnf(const std::string& grammar) {
+  if (grammar.empty()) return invalid("the grammar is empty: give GBNF rules, the first named \"root\"", "grammar");
+  if (grammar.find('\0') != std::string::npos) return invalid("the grammar holds a NUL character", "grammar");
+  if (grammar.size() > kMaxGrammarBytes) {
+    return invalid("the grammar has " + std::to_string(grammar.size()) + " bytes; the most is " + std::to_string(kMaxGrammarBytes), "grammar");
+  }
+  int depth = 0;
+  for (char c : grammar) {
+    if (c == '(' && ++depth > kMaxGrammarNesting) {
+      return invalid("the grammar nests groups deeper than " + std::to_string(kMaxGrammarNesting), "grammar");
+    }
+    if (c == ')') --depth;
+  }
+  return {};
+}
+
+Result<void> check(const llama_model* model, const SamplerSpec& spec, const std::string& param) {
+  auto ok = check_sampler(model, spec);
+  if (ok) return ok;
+  Error error = std::move(ok).error();
+  error.param = param;
+  return error;
+}
+
+std::vector<std::size_t> tools_in_play(const chat::Request& request) {
+  std::vector<std::size_t> out;
+  for (std::size_t i = 0; i < request.tools.size(); ++i) {
+    bool wanted = request.tool_choice.mode == chat::ToolChoice::Mode::named ? request.tools[i].name == request.tool_choice.name
+                                                                             : request.tool_choice.mode != chat::ToolChoice::Mode::none;
+    if (wanted) out.push_back(i);
+  }
+  return out;
+}
+
+Result<common_chat_msg> to_common(const chat::Message& message, std::size_t index) {
+  common_chat_msg out;
+  switch (message.role) {
+    case chat::Role::system: out.role = "system"; break;
+    case chat::Role::user: out.role = "user"; break;
+    case chat::Role::assistant: out.role = "assistant"; break;
+    case chat::Role::tool: out.role = "tool"; break;
+  }
+  for (std::size_t i = 0; i < message.content.size(); ++i) {
+    if (message.content[i].kind == chat::ContentPart::Kind::image) {
+      return Error{ErrorCode::unsupported, "this model reads text only, not images",
+                   "messages[" + std::to_string(index) + "].content[" + std::to_string(i) + "]"};
+    }
+  }
+  out.content = message.text();
+  out.reasoning_content = message.reasoning;
+  out.tool_call_id = message.tool_call_id;
+  if (message.role == chat::Role::tool) out.tool_name = message.name;
+  for (const chat::ToolCall& call : message.tool_calls) {
+    out.tool_calls.push_back({.name = call.name, .arguments = call.arguments.empty() ? "{}" : call.arguments, .id = call.id});
+  }
+  return out;
+}
+
+// How many bytes at the end of `text` could be the beginning of `marker`.
+std::size_t partial_match(std::string_view text, std::string_view marker) {
+  for (std::size_t n = std::min(text.size(), marker.size() - 1); n > 0; --n) {
+    if (text.substr(text.size() - n) == marker.substr(0, n)) return n;
+  }
+  return 0;
+}
+
+std::size_t trailing_space(std::string_view text) {
+  std::size_t end = text.find_last_not_of(" \t\r\n");
+  return end == std::string_view::npos ? text.size() : text.size() - end - 1;
+}
+
+}  // namespace
+
+ChatFormat::ChatFormat(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ChatFormat::~ChatFormat() = default;
+
+Result<std::unique_ptr<ChatFormat>> ChatFormat::create(const llama_model* model) {
+  try {
+    auto impl = std::make_unique<Impl>();
+    impl->model = model;
+    impl->templates = common_chat_templates_init(model, "");
+    impl->thinking = common_chat_templates_support_enable_thinking(impl->templates.get());
+    return std::unique_ptr<ChatFormat>(new ChatFormat(std::move(impl)));
+  } catch (const std::exception& e) {
+    return Error{ErrorCode::model_invalid, std::string("the model's chat template cannot be used: ") + e.what()};
+  }
+}
+
+Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answer) const {
+  using Mode = chat::ToolChoice::Mode;
+  using Format = chat::OutputFormat::Kind;
+  if (request.messages.empty()) return invalid("messages must not be empty", "messages");
+
+  common_chat_templates_inputs inputs;
+  for (std::size_t i = 0; i < request.messages.size(); ++i) {
+    auto message = to_common(request.messages[i], i);
+    if (!message) return std::move(message).error();
+    inputs.messages.push_back(std::move(*message));
+  }
+  inputs.add_generation_prompt = answer;
+  inputs.parallel_tool_calls = request.parallel_tool_calls;
+  inputs.enable_thinking = impl_->thinking;
+  inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
+
+  std::vector<std::size_t> tools = tools_in_play(request);
+  bool must_call = request.tool_choice.mode == Mode::required || request.tool_choice.mode == Mode::named;
+  if (must_call && tools.empty()) {
+    if (request.tool_choice.mode == Mode::named) {
+      return invalid("tool_choice names \"" + request.tool_choice.name + "\", which is not among the tools", "tool_choice");
+    }
+    return invalid("tool_choice is \"required\", but the request offers no tools", "tool_choice");
+  }
+  for (std::size_t i : tools) {
+    auto parameters = check_schema(request.tools[i].parameters, tool_param(i));
+    if (!parameters) return std::move(parameters).error();
+    inputs.tools.push_back({request.tools[i].name, request.tools[i].description, std::move(*parameters)});
+  }
+  inputs.tool_choice = tools.empty() ? COMMON_CHAT_TOOL_CHOICE_NONE
+                       : must_call   ? COMMON_CHAT_TOOL_CHOICE_REQUIRED
+                                     : COMMON_CHAT_TOOL_CHOICE_AUTO;
+
+  bool gbnf = request.format.kind == Format::gbnf;
+  if (gbnf) {
+    if (!tools.empty()) return invalid("a grammar cannot be combined with tools: leave one of them out", "grammar");
+    if (auto ok = check_gbnf(request.format.schema); !ok) return ok.error();
+  } else if (request.format.kind != Format::text) {
+    auto schema = check_schema(request.format.kind == Format::json_schema ? request.format.schema : "{}", "response_format");
+    if (!schema) return std::move(schema).error();
+    if (auto grammar = schema_grammar(*schema, "response_format"); !grammar) return std::move(grammar).error();
+    inputs.json_schema = std::move(*schema);
+  }
+
+  common_chat_params params;
+  try {
+    params = common_chat_templates_apply(impl_->templates.get(), inputs);
+  } catch (const std::exception& e) {
+    // The template or one of the tools' schemas: ask each schema alone, so that the message can name the field.
+    for (std::size_t i = 0; i < tools.size(); ++i) {
+      if (auto grammar = schema_grammar(inputs.tools[i].parameters, tool_param(tools[i])); !grammar) return std::move(grammar).error();
+    }
+    return invalid(std::string("the model's chat template refused the messages: ") + e.what(), "messages");
+  }
+  if (must_call && params.grammar.empty()) {
+    return Error{ErrorCode::unsupported, "this model's chat template has no form for tool calls, so none can be required", "tool_choice"};
+  }
+
+  RenderedChat out;
+  out.prompt = std::move(params.prompt);
+  out.stop = std::move(params.additional_stops);
+  const llama_vocab* vocab = llama_model_get_vocab(impl_->model);
+  SamplerSpec& spec = out.constraints;
+  for (const std::string& text : params.preserved_tokens) {
+    auto tokens = common_tokenize(vocab, text, false, true);
+    if (tokens.size() == 1) spec.preserved_tokens.push_back(tokens[0]);
+  }
+  if (gbnf) {
+    spec.grammar = request.format.schema;
+    spec.grammar_origin = SamplerSpec::GrammarOrigin::user;
+  } else if (!params.grammar.empty()) {
+    spec.grammar = std::move(params.grammar);
+    spec.grammar_origin = SamplerSpec::GrammarOrigin::tool_calls;
+    spec.grammar_lazy = params.grammar_lazy;
+    spec.generation_prompt = params.generation_prompt;
+    spec.thinking_start = params.thinking_start_tag;
+    spec.thinking_ends = params.thinking_end_tags;
+  }
+
+  auto syntax = std::make_shared<OutputSyntax>();
+  syntax->markers_known = spec.grammar_lazy || tools.empty();
+  for (const common_grammar_trigger& trigger : params.grammar_triggers) {
+    GrammarTrigger mine{.kind = GrammarTrigger::Kind::word, .value = trigger.value, .token = trigger.token};
+    switch (trigger.type) {
+      case COMMON_GRAMMAR_TRIGGER_TYPE_WORD: {
+        // A word that is one special token triggers on the token: its text may never be printed.
+        auto tokens = common_tokenize(vocab, trigger.value, false, true);
+        if (tokens.size() == 1) {
+          mine.kind = GrammarTrigger::Kind::token;
+          mine.token = tokens[0];
+          spec.preserved_tokens.push_back(tokens[0]);
+        }
+        if (!trigger.value.empty()) syntax->markers.push_back(trigger.value);
+        break;
+      }
+      case COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN: mine.kind = GrammarTrigger::Kind::token; break;
+      case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN: mine.kind = GrammarTrigger::Kind::pattern; break;
+      case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN_FULL: mine.kind = GrammarTrigger::Kind::pattern_full; break;
+    }
+    if (trigger.type != COMMON_GRAMMAR_TRIGGER_TYPE_WORD) syntax->markers_known = false;
+    spec.grammar_triggers.push_back(std::move(mine));
+  }
+  if (auto ok = check(impl_->model, spec, gbnf ? "grammar" : tools.empty() ? "response_format" : "tools"); !ok) return ok.error();
+
+  bool thinks = params.supports_thinking || !params.thinking_end_tags.empty();
+  // A template that keeps special tokens for its parser speaks a dialect even without tools or thoughts.
+  if (params.parser.empty() || (tools.empty() && !thinks && params.preserved_tokens.empty())) return out;
+  try {
+    syntax->params = common_chat_parser_params(params);
+    syntax->params.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
+    syntax->params.parse_tool_calls = !tools.empty();
+    syntax->params.parser.load(params.parser);
+  } catch (const std::exception& e) {
+    return internal_error(std::string("the parser for this chat template cannot be used: ") + e.what());
+  }
+  if (!params.thinking_start_tag.empty()) syntax->markers.push_back(params.thinking_start_tag);
+  for (const std::string& tag : params.thinking_end_tags) {
+    if (!tag.empty()) syntax->markers.push_back(tag);
+  }
+  if (tools.empty() && !params.preserved_tokens.empty()) syntax->markers_known = false;
+  out.syntax = std::move(syntax);
+  return out;
+}
+
+Result<SamplerSpec> format_constraints(const llama_model* model, const chat::OutputFormat& format) {
+  using Format = chat::OutputFormat::Kind;
+  SamplerSpec spec;
+  if (format.kind == Format::text) return spec;
+  if (format.kind == Format::gbnf) {
+    if (auto ok = check_gbnf(format.schema); !ok) return ok.error();
+    spec.grammar = format.schema;
+    if (auto ok = check(model, spec, "grammar"); !ok) return ok.error();
+    return spec;
+  }
+  auto schema = check_schema(format.kind == Format::json_schema ? format.schema : "{}", "response_format");
+  if (!schema) return std::move(schema).error();
+  auto grammar = schema_grammar(*schema, "response_format");
+  if (!grammar) return std::move(grammar).error();
+  spec.grammar = std::move(*grammar);
+  spec.grammar_origin = SamplerSpec::GrammarOrigin::output_format;
+  if (auto ok = check(model, spec, "response_format"); !ok) return ok.error();
+  return spec;
+}
+
+OutputParser::OutputParser(std::shared_ptr<const OutputSyntax> syntax, int choice) : syntax_(std::move(syntax)), choice_(choice) {}
+OutputParser::~OutputParser() = default;
+
+chat::Events OutputParser::feed(std::string_view text) {
+  chat::Events out;
+  if (text.empty()) return out;
+  raw_ += text;
+  if (pass_through(out)) return out;
+  // Parsing starts over each time. Waiting for a 32nd more keeps the sum linear in the length of the answer; short answers do not wait.
+  if (raw_.size() > 1024 && (raw_.size() - parsed_) * 32 < raw_.size()) return out;
+  parse(true, out);
+  parsed_ = raw_.size();
+  return out;
+}
+
+// Inside a text or a thought, everything up to the next possible marker is more of it. False: parse.
+bool OutputParser::pass_through(chat::Events& out) {
+  if (!syntax_->markers_known || inside_ == Inside::unknown || !calls_.empty()) return false;
+  std::string_view fresh = std::string_view(raw_).substr(parsed_);
+  std::size_t held = 0;
+  for (const std::string& marker : syntax_->markers) {
+    if (fresh.find(marker) != std::string_view::npos) {
+      inside_ = Inside::unknown;
+      return false;
+    }
+    held = std::max(held, partial_match(fresh, marker));
+  }
+  std::string_view more = fresh.substr(0, fresh.size() - held);
+  inside_ == Inside::text ? emit_text(more, out) : emit_reasoning(more, out);
+  parsed_ += more.size();
+  return true;
+}
+
+void OutputParser::parse(bool partial, chat::Events& out) {
+  common_chat_msg message;
+  try {
+    message = common_chat_parse(raw_, partial, syntax_->params);
+  } catch (const std::exception&) {
+    if (partial) return;  // not enough yet; the end of the answer decides
+    throw;
+  }
+  // A longer parse may say that white space already sent belongs to the markup: only what extends the old text is news.
+  std::string sent = reasoning_;
+  bool more_reasoning = message.reasoning_content.size() > sent.size() && message.reasoning_content.starts_with(sent);
+  if (more_reasoning) emit_reasoning(std::string_view(message.reasoning_content).substr(sent.size()), out);
+  sent = text_ + space_;
+  bool more_text = message.content.size() > sent.size() && message.content.starts_with(sent);
+  if (more_text) emit_text(std::string_view(message.content).substr(sent.size()), out);
+
+  for (std::size_t i = 0; i < message.tool_calls.size(); ++i) {
+    if (calls_.size() <= i) calls_.emplace_back();
+    Call& call = calls_[i];
+    if (call.begun && !message.tool_calls[i].arguments.starts_with(std::string_view(call.arguments).substr(0, call.sent))) continue;
+    if (!call.begun) {
+      call.id = message.tool_calls[i].id;
+      call.name = message.tool_calls[i].name;
+    }
+    call.arguments = message.tool_calls[i].arguments;
+  }
+  emit_calls(false, out);
+  if (more_text && calls_.empty()) inside_ = Inside::text;
+  else if (more_reasoning && message.content.empty() && calls_.empty()) inside_ = Inside::reasoning;
+}
+
+void OutputParser::emit_text(std::string_view text, chat::Events& out) {
+  std::string whole = space_ + std::string(text);
+  std::size_t keep = trailing_space(whole);
+  space_ = whole.substr(whole.size() - keep);
+  whole.resize(whole.size() - keep);
+  if (whole.empty()) return;
+  text_ += whole;
+  out.push_back(chat::TextDelta{choice_, std::move(whole)});
+}
+
+void OutputParser::emit_reasoning(std::string_view text, chat::Events& out) {
+  if (text.empty()) return;
+  reasoning_ += text;
+  out.push_back(chat::ReasoningDelta{choice_, std::string(text)});
+}
+
+// A call begins once its name can no longer grow: when arguments or another call follow.
+void OutputParser::emit_calls(bool complete, chat::Events& out) {
+  for (std::size_t i = 0; i < calls_.size(); ++i) {
+    Call& call = calls_[i];
+    int index = static_cast<int>(i);
+    bool last = complete || i + 1 < calls_.size();
+    if (!call.begun && !call.name.empty() && (last || !call.arguments.empty())) {
+      call.begun = true;
+      if (call.id.empty()) call.id = random_id("call_");
+      out.push_back(chat::ToolCallBegin{choice_, index, call.id, call.name});
+    }
+    if (!call.begun || call.ended) continue;
+    if (last && call.arguments.empty()) call.arguments = "{}";
+    if (call.arguments.size() > call.sent) {
+      out.push_back(chat::ToolCallDelta{choice_, index, call.arguments.substr(call.sent)});
+      call.sent = call.arguments.size();
+    }
+    if (last) {
+      call.ended = true;
+      out.push_back(chat::ToolCallEnd{choice_, index});
+    }
+  }
+}
+
+chat::Events OutputParser::finish(chat::FinishReason reason) {
+  chat::Events out;
+  bool cut = reason != chat::FinishReason::stop;
+  std::size_t before = text_.size() + reasoning_.size();
+  try {
+    if (!raw_.empty()) parse(cut, out);
+  } catch (const std::exception&) {
+    // Not in the model's own format after all. Nothing is lost: what has not been said yet goes out as it was written.
+    bool called = std::any_of(calls_.begin(), calls_.end(), [](const Call& call) { return call.begun; });
+    if (!called) {
+      calls_.clear();
+      std::string_view rest = raw_;
+      std::string said = text_ + space_;
+      if (rest.starts_with(said)) rest.remove_prefix(said.size());
+      else if (inside_ != Inside::unknown) rest.remove_prefix(parsed_);
+      emit_text(rest, out);
+    }
+  }
+  // A cut-off answer may end in half a marker that will never be completed.
+  bool begun = std::any_of(calls_.begin(), calls_.end(), [](const Call& call) { return call.begun; });
+  if (cut && calls_.empty() && inside_ != Inside::unknown && text_.size() + reasoning_.size() == before && parsed_ < raw_.size()) {
+    std::string_view rest = std::string_view(raw_).substr(parsed_);
+    inside_ == Inside::text ? emit_text(rest, out) : emit_reasoning(rest, out);
+  }
+  emit_calls(true, out);
+  begun = begun || std::any_of(calls_.begin(), calls_.end(), [](const Call& call) { return call.begun; });
+  if (!begun && !space_.empty()) {
+    text_ += space_;
+    out.push_back(chat::TextDelta{choice_, std::move(space_)});
+    space_.clear();
+  }
+  if (reason == chat::FinishReason::stop && begun) reason = chat::FinishReason::tool_calls;
+  out.push_back(chat::Finished{choice_, reason});
+  return out;
+}
+
+}  // namespace hearth::engine

@@ -1,0 +1,368 @@
+#include "engine/llama_decoder.h"
+
+#include <common.h>
+#include <ggml.h>
+#include <llama.h>
+#include <sampling.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <map>
+
+namespace hearth::engine {
+namespace {
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+Result<common_sampler_ptr> make_common_sampler(const llama_model* model, const SamplerSpec& spec) {
+  const llama_vocab* vocab = llama_model_get_vocab(model);
+  common_params_sampling params;
+  params.no_perf = true;
+  params.samplers = {COMMON_SAMPLER_TYPE_PENALTIES, COMMON_SAMPLER_TYPE_TOP_K, COMMON_SAMPLER_TYPE_TOP_P, COMMON_SAMPLER_TYPE_MIN_P,
+                     COMMON_SAMPLER_TYPE_TEMPERATURE};
+  params.seed = spec.seed;
+  params.temp = spec.temperature;
+  params.top_k = spec.top_k;
+  params.top_p = spec.top_p;
+  params.min_p = spec.min_p;
+  params.penalty_present = spec.presence_penalty;
+  params.penalty_freq = spec.frequency_penalty;
+  params.penalty_repeat = spec.repeat_penalty;
+  for (auto [token, bias] : spec.logit_bias) params.logit_bias.push_back({token, bias});
+  if (spec.ignore_eos) {
+    for (Token t = 0; t < llama_vocab_n_tokens(vocab); ++t) {
+      if (llama_vocab_is_eog(vocab, t)) params.logit_bias.push_back({t, kMinusInfinity});
+    }
+  }
+  if (!spec.grammar.empty()) {
+    // llama.cpp ends the process over this prefix when it was built without that library.
+    if (spec.grammar.starts_with("%llguidance")) return invalid("llguidance grammars are not supported: give a GBNF grammar", "grammar");
+    common_grammar_type origin = spec.grammar_origin == SamplerSpec::GrammarOrigin::user            ? COMMON_GRAMMAR_TYPE_USER
+                                 : spec.grammar_origin == SamplerSpec::GrammarOrigin::output_format ? COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT
+                                                                                                    : COMMON_GRAMMAR_TYPE_TOOL_CALLS;
+    params.grammar = {origin, spec.grammar};
+    params.grammar_lazy = spec.grammar_lazy;
+    for (const GrammarTrigger& trigger : spec.grammar_triggers) {
+      common_grammar_trigger out;
+      switch (trigger.kind) {
+        case GrammarTrigger::Kind::token: out.type = COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN; break;
+        case GrammarTrigger::Kind::word: out.type = COMMON_GRAMMAR_TRIGGER_TYPE_WORD; break;
+        case GrammarTrigger::Kind::pattern: out.type = COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN; break;
+        case GrammarTrigger::Kind::pattern_full: out.type = COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN_FULL; break;
+      }
+      out.value = trigger.value;
+      out.token = trigger.token;
+      params.grammar_triggers.push_back(std::move(out));
+    }
+    params.generation_prompt = spec.generation_prompt;
+    params.preserved_tokens.insert(spec.preserved_tokens.begin(), spec.preserved_tokens.end());
+  }
+  LogCapture log;
+  try {
+    if (spec.grammar_lazy && !spec.thinking_start.empty() && !spec.thinking_ends.empty()) {
+      // A trigger inside a thought is not a call: this sampler keeps the lazy grammar asleep there.
+      params.reasoning_budget_start = common_tokenize(vocab, spec.thinking_start, false, true);
+      for (const std::string& tag : spec.thinking_ends) params.reasoning_budget_end.push_back(common_tokenize(vocab, tag, false, true));
+    }
+    common_sampler_ptr sampler(common_sampler_init(model, params));
+    if (!sampler) return internal_error("the sampler could not be made");
+    return sampler;
+  } catch (const std::exception& e) {
+    return invalid("the grammar cannot be used: " + log.errors(e.what()), "grammar");
+  }
+}
+
+class LlamaSampler : public Sampler {
+ public:
+  LlamaSampler(const LlamaDecoder& decoder, const llama_vocab* vocab) : decoder_(decoder), vocab_(vocab) {}
+
+  chat::TokenInfo info(int row, Token token, int top) override {
+    chat::TokenInfo info = describe(decoder_.logits(row), token, top);
+    info.chosen.bytes = decoder_.piece(token, true);
+    for (auto& p : info.top) p.bytes = decoder_.piece(p.token, true);
+    return info;
+  }
+
+ protected:
+  SampledToken sampled(Token token) const { return {token, llama_vocab_is_eog(vocab_, token)}; }
+
+  const LlamaDecoder& decoder_;
+  const llama_vocab* vocab_;
+};
+
+Error no_token() { return internal_error("the model gave no usable probabilities (every logit is NaN or -inf)"); }
+
+// Temperature 0 with nothing else in play: no candidate list, one pass over the logits.
+class GreedySampler final : public LlamaSampler {
+ public:
+  GreedySampler(const LlamaDecoder& decoder, const llama_vocab* vocab, std::vector<Token> banned)
+      : LlamaSampler(decoder, vocab), banned_(std::move(banned)) {}
+
+  Result<SampledToken> sample(int row) override {
+    std::span<const float> logits = decoder_.logits(row);
+    Token best = argmax(logits);
+    if (best >= 0 && std::binary_search(banned_.begin(), banned_.end(), best)) {
+      std::vector<float> allowed(logits.begin(), logits.end());
+      for (Token t : banned_) allowed[static_cast<std::size_t>(t)] = kMinusInfinity;
+      best = argmax(allowed);
+    }
+    if (best < 0) return no_token();
+    return sampled(best);
+  }
+
+ private:
+  std::vector<Token> banned_;  // sorted
+};
+
+class ChainSampler final : public LlamaSampler {
+ public:
+  ChainSampler(const LlamaDecoder& decoder, const llama_vocab* vocab, llama_context* context, common_sampler_ptr chain, bool constrained)
+      : LlamaSampler(decoder, vocab), context_(context), chain_(std::move(chain)), constrained_(constrained) {}
+
+  Result<SampledToken> sample(int row) override {
+    if (decoder_.logits(row).empty()) return internal_error("no logits were computed for this row");
+    try {
+      Token token = common_sampler_sample(chain_.get(), context_, row);
+      const llama_token_data_array* candidates = common_sampler_get_candidates(chain_.get(), false);
+      if (candidates->selected < 0 || token < 0) return no_token();
+      // llama.cpp takes a token the grammar forbids when nothing else is left, and then ends the process on accepting it.
+      float logit = candidates->data[candidates->selected].logit;
+      if (std::isnan(logit) || logit == kMinusInfinity) {
+        if (!constrained_) return no_token();
+        return invalid("the grammar leads to a point where none of the model's tokens fits; allow more text there", "grammar");
+      }
+      common_sampler_accept(chain_.get(), token, true);
+      return sampled(token);
+    } catch (const std::exception& e) {
+      return internal_error(std::string("sampling failed: ") + e.what());
+    }
+  }
+
+ private:
+  llama_context* context_;
+  common_sampler_ptr chain_;
+  bool constrained_;
+};
+
+}  // namespace
+
+Result<void> check_sampler(const llama_model* model, const SamplerSpec& spec) {
+  auto sampler = make_common_sampler(model, spec);
+  if (!sampler) return std::move(sampler).error();
+  return {};
+}
+
+Result<int> kv_type_from_name(const std::string& name) {
+  static const std::map<std::string, ggml_type> types{{"f16", GGML_TYPE_F16}, {"q8_0", GGML_TYPE_Q8_0}, {"q4_0", GGML_TYPE_Q4_0}};
+  auto it = types.find(name);
+  if (it == types.end()) return Error{ErrorCode::config_invalid, "unknown KV cache type \"" + name + "\": use f16, q8_0 or q4_0"};
+  return static_cast<int>(it->second);
+}
+
+Token argmax(std::span<const float> logits) {
+  // Independent lanes, so that the compiler may use vector compares; NaN never wins a comparison.
+  constexpr std::size_t lanes = 16;
+  std::array<float, lanes> best;
+  best.fill(kMinusInfinity);
+  std::size_t i = 0;
+  for (; i + lanes <= logits.size(); i += lanes) {
+    for (std::size_t j = 0; j < lanes; ++j) best[j] = logits[i + j] > best[j] ? logits[i + j] : best[j];
+  }
+  for (; i < logits.size(); ++i) best[0] = logits[i] > best[0] ? logits[i] : best[0];
+  float max = *std::max_element(best.begin(), best.end());
+  if (max == kMinusInfinity) return -1;
+  return static_cast<Token>(std::find(logits.begin(), logits.end(), max) - logits.begin());
+}
+
+chat::TokenInfo describe(std::span<const float> logits, Token token, int top) {
+  chat::TokenInfo info;
+  info.chosen.token = token;
+  if (logits.empty() || token < 0 || static_cast<std::size_t>(token) >= logits.size()) return info;
+
+  // A min-heap of the best so far: almost every logit fails its first comparison.
+  using Entry = std::pair<float, Token>;
+  auto better = [](const Entry& a, const Entry& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
+  std::vector<Entry> heap;
+  std::size_t wanted = std::min(static_cast<std::size_t>(std::max(top, 0)), logits.size());
+  heap.reserve(wanted + 1);
+  float max = kMinusInfinity;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    float x = logits[i];
+    max = x > max ? x : max;
+    if (wanted == 0 || (heap.size() == wanted && x <= heap.front().first)) continue;
+    heap.emplace_back(x, static_cast<Token>(i));
+    std::push_heap(heap.begin(), heap.end(), better);
+    if (heap.size() > wanted) {
+      std::pop_heap(heap.begin(), heap.end(), better);
+      heap.pop_back();
+    }
+  }
+  std::sort_heap(heap.begin(), heap.end(), better);
+
+  // With x measured from the largest logit: log Z = log sum e^x, entropy = log Z - sum x e^x / Z.
+  double sum = 0, weighted = 0;
+  for (float logit : logits) {
+    float x = logit - max;
+    if (!(x > -100)) continue;  // e^-100 adds nothing, and 0 * -inf would spoil the sum
+    float e = std::exp(x);
+    sum += e;
+    weighted += static_cast<double>(x) * e;
+  }
+  double log_z = std::log(sum);
+  info.entropy = static_cast<float>(std::max(0.0, log_z - weighted / sum));
+  auto logprob = [&](float x) { return static_cast<float>(static_cast<double>(x) - max - log_z); };
+  info.chosen.logprob = logprob(logits[static_cast<std::size_t>(token)]);
+  for (auto [x, t] : heap) info.top.push_back({.token = t, .bytes = {}, .logprob = logprob(x)});
+  return info;
+}
+
+LlamaDecoder::LlamaDecoder(llama_model* model, llama_context* context)
+    : model_(model), vocab_(llama_model_get_vocab(model)), context_(context) {}
+
+LlamaDecoder::~LlamaDecoder() { llama_free(context_); }
+
+Result<std::unique_ptr<LlamaDecoder>> LlamaDecoder::create(llama_model* model, const ThreadPool& threads,
+                                                          const LlamaDecoderOptions& options) {
+  auto kv_type = kv_type_from_name(options.kv_type);
+  if (!kv_type) return std::move(kv_type).error();
+  llama_context_params params = llama_context_default_params();
+  params.n_ctx = static_cast<std::uint32_t>(options.context);
+  params.n_batch = static_cast<std::uint32_t>(std::max(options.batch, 32));
+  params.n_ubatch = std::min<std::uint32_t>(params.n_batch, 512);
+  params.n_seq_max = static_cast<std::uint32_t>(std::clamp(options.sequences, 1, static_cast<int>(llama_max_parallel_sequences())));
+  params.n_threads = params.n_threads_batch = threads.threads();
+  params.type_k = params.type_v = static_cast<ggml_type>(*kv_type);
+  params.flash_attn_type = options.flash_attention ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
+  params.kv_unified = true;  // every sequence draws from one pool of cells, and prefixes can be shared
+  params.swa_full = true;    // sliding-window layers keep all cells: a shared prefix must not have been forgotten
+  params.no_perf = true;
+  LogCapture log;
+  llama_context* context = llama_init_from_model(model, params);
+  if (!context) {
+    return Error{ErrorCode::io, "a context of " + std::to_string(options.context) + " tokens could not be created: " +
+                                    log.errors("llama.cpp gives no reason") + ". Try a smaller context or another kv_type"};
+  }
+  std::unique_ptr<LlamaDecoder> decoder(new LlamaDecoder(model, context));
+  threads.attach(context);
+  decoder->cells_ = static_cast<int>(llama_n_ctx(context));
+  decoder->sequences_ = static_cast<int>(llama_n_seq_max(context));
+  decoder->max_batch_ = static_cast<int>(llama_n_batch(context));
+  int trained = llama_model_n_ctx_train(model);
+  decoder->max_request_ = trained > 0 ? std::min(trained, decoder->cells_) : decoder->cells_;
+  decoder->can_share_ = !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model);
+  if (auto measured = decoder->measure(); !measured) return std::move(measured).error();
+  return decoder;
+}
+
+Result<void> LlamaDecoder::measure() {
+  Token token = llama_vocab_bos(vocab_) >= 0 ? llama_vocab_bos(vocab_) : 0;
+  std::size_t size[2];
+  for (int i = 0; i < 2; ++i) {
+    BatchToken row{.token = token, .pos = i, .seq = 0, .output = true};
+    if (auto done = decode({&row, 1}); !done) return done;
+    size[i] = llama_state_seq_get_size(context_, 0);
+  }
+  bytes_per_cell_ = static_cast<std::int64_t>(size[1] - size[0]);
+  llama_memory_clear(llama_get_memory(context_), true);
+  return {};
+}
+
+Result<void> LlamaDecoder::decode(std::span<const BatchToken> batch) {
+  if (batch.empty()) return {};
+  if (batch.size() > static_cast<std::size_t>(max_batch_)) {
+    return internal_error("a batch of " + std::to_string(batch.size()) + " rows is over the limit of " + std::to_string(max_batch_));
+  }
+  std::size_t n = batch.size();
+  token_.resize(n), pos_.resize(n), seq_.resize(n), seq_count_.assign(n, 1), seq_list_.resize(n), output_.resize(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    token_[i] = batch[i].token;
+    pos_[i] = batch[i].pos;
+    seq_[i] = batch[i].seq;
+    seq_list_[i] = &seq_[i];
+    output_[i] = batch[i].output ? 1 : 0;
+  }
+  llama_batch rows{.n_tokens = static_cast<std::int32_t>(n),
+                   .token = token_.data(),
+                   .embd = nullptr,
+                   .pos = pos_.data(),
+                   .n_seq_id = seq_count_.data(),
+                   .seq_id = seq_list_.data(),
+                   .logits = output_.data()};
+  LogCapture log;
+  int rc = llama_decode(context_, rows);
+  if (rc == 0) return {};
+  if (rc == 2 || rc < -1) {
+    // Only here may earlier parts of the batch have stayed in the memory.
+    std::map<SeqId, std::int32_t> first;
+    for (const BatchToken& row : batch) {
+      auto [it, fresh] = first.try_emplace(row.seq, row.pos);
+      if (!fresh) it->second = std::min(it->second, row.pos);
+    }
+    for (auto [seq, pos] : first) {
+      if (!llama_memory_seq_rm(llama_get_memory(context_), seq, pos, -1)) llama_memory_seq_rm(llama_get_memory(context_), seq, -1, -1);
+    }
+  }
+  switch (rc) {
+    case 1: return Error{ErrorCode::overloaded, "the KV cache has no room for " + std::to_string(n) + " more tokens"};
+    case 2: return internal_error("the computation was aborted");
+    case -1: return internal_error("llama.cpp refused the batch: " + log.errors("no reason given"));
+    default: return internal_error("the computation failed (" + std::to_string(rc) + "): " + log.errors("no reason given"));
+  }
+}
+
+void LlamaDecoder::share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) {
+  llama_memory_seq_cp(llama_get_memory(context_), from, to, begin, end);
+}
+
+void LlamaDecoder::remove(SeqId seq, std::int32_t begin, std::int32_t end) {
+  llama_memory_seq_rm(llama_get_memory(context_), seq, begin, end);
+}
+
+Result<std::vector<std::uint8_t>> LlamaDecoder::save(SeqId seq) {
+  std::vector<std::uint8_t> state(llama_state_seq_get_size(context_, seq));
+  if (state.empty() || llama_state_seq_get_data(context_, state.data(), state.size(), seq) != state.size()) {
+    return internal_error("the KV state of a sequence could not be saved");
+  }
+  return state;
+}
+
+Result<void> LlamaDecoder::restore(SeqId seq, std::span<const std::uint8_t> state) {
+  LogCapture log;
+  if (llama_state_seq_set_data(context_, state.data(), state.size(), seq) == 0) {
+    llama_memory_seq_rm(llama_get_memory(context_), seq, -1, -1);
+    return internal_error("the KV state of a sequence could not be restored: " + log.errors("no room"));
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Sampler>> LlamaDecoder::make_sampler(const SamplerSpec& spec) {
+  bool neutral = spec.grammar.empty() && spec.logit_bias.empty() && spec.presence_penalty == 0 && spec.frequency_penalty == 0 &&
+                 spec.repeat_penalty == 1;
+  if (spec.temperature <= 0 && neutral) {
+    std::int32_t count = 0;
+    const llama_token* suppressed = llama_vocab_get_suppress_tokens(vocab_, &count);
+    std::vector<Token> banned(suppressed, suppressed + count);
+    if (spec.ignore_eos) {
+      for (Token t = 0; t < llama_vocab_n_tokens(vocab_); ++t) {
+        if (llama_vocab_is_eog(vocab_, t)) banned.push_back(t);
+      }
+    }
+    std::sort(banned.begin(), banned.end());
+    return std::unique_ptr<Sampler>(std::make_unique<GreedySampler>(*this, vocab_, std::move(banned)));
+  }
+  auto chain = make_common_sampler(model_, spec);
+  if (!chain) return std::move(chain).error();
+  return std::unique_ptr<Sampler>(
+      std::make_unique<ChainSampler>(*this, vocab_, context_, std::move(*chain), !spec.grammar.empty()));
+}
+
+std::string LlamaDecoder::piece(Token token, bool special) const { return common_token_to_piece(vocab_, token, special); }
+
+std::span<const float> LlamaDecoder::logits(int row) const {
+  const float* values = llama_get_logits_ith(context_, row);
+  return values ? std::span(values, static_cast<std::size_t>(llama_vocab_n_tokens(vocab_))) : std::span<const float>();
+}
+
+}  // namespace hearth::engine

@@ -1,0 +1,78 @@
+// The real Decoder: one llama_context over a loaded model, and the samplers that read its logits. Private to engine.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/backend.h"
+#include "engine/decoder.h"
+#include "engine/sampling.h"
+
+struct llama_model;
+struct llama_context;
+struct llama_vocab;
+
+namespace hearth::engine {
+
+struct LlamaDecoderOptions {
+  int context = 0;     // KV cells in all; llama.cpp rounds up to a multiple of 256
+  int sequences = 64;  // at most 256
+  int batch = 512;     // rows of one decode()
+  std::string kv_type = "f16";
+  bool flash_attention = true;
+};
+
+class LlamaDecoder final : public Decoder {
+ public:
+  // `model` and `threads` outlive the decoder. Runs two tokens through the model: that touches its weights once and measures a KV cell.
+  static Result<std::unique_ptr<LlamaDecoder>> create(llama_model* model, const ThreadPool& threads, const LlamaDecoderOptions& options);
+  ~LlamaDecoder() override;
+
+  int context_cells() const override { return cells_; }
+  int max_sequences() const override { return sequences_; }
+  int max_batch() const override { return max_batch_; }
+  int max_request_tokens() const override { return max_request_; }
+  std::int64_t bytes_per_cell() const override { return bytes_per_cell_; }
+  bool can_share_prefix() const override { return can_share_; }
+
+  Result<void> decode(std::span<const BatchToken> batch) override;
+  void share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) override;
+  void remove(SeqId seq, std::int32_t begin, std::int32_t end) override;
+  Result<std::vector<std::uint8_t>> save(SeqId seq) override;
+  Result<void> restore(SeqId seq, std::span<const std::uint8_t> state) override;
+  Result<std::unique_ptr<Sampler>> make_sampler(const SamplerSpec& spec) override;
+  std::string piece(Token token, bool special) const override;
+
+  // The raw logits of a row of the last decode(); empty for a row without output.
+  std::span<const float> logits(int row) const;
+
+ private:
+  LlamaDecoder(llama_model* model, llama_context* context);
+  Result<void> measure();
+
+  llama_model* model_;
+  const llama_vocab* vocab_;
+  llama_context* context_;
+  int cells_ = 0, sequences_ = 0, max_batch_ = 0, max_request_ = 0;
+  std::int64_t bytes_per_cell_ = 0;
+  bool can_share_ = false;
+  // llama_batch as columns, kept between calls.
+  std::vector<std::int32_t> token_, pos_, seq_, seq_count_;
+  std::vector<std::int32_t*> seq_list_;
+  std::vector<std::int8_t> output_;
+};
+
+// Whether a sampler can be made from `spec`: a grammar that does not parse is found here, before the scheduler's thread sees it. Any thread.
+Result<void> check_sampler(const llama_model* model, const SamplerSpec& spec);
+
+// ggml's number for "f16", "q8_0" or "q4_0".
+Result<int> kv_type_from_name(const std::string& name);
+
+// Index of the largest logit (the first of equals); -1 when every one is NaN or -inf.
+Token argmax(std::span<const float> logits);
+// Softmax of the raw logits: log-probability of `token`, entropy in nats, the `top` best. Leaves the tokens' bytes empty.
+chat::TokenInfo describe(std::span<const float> logits, Token token, int top);
+
+}  // namespace hearth::engine
