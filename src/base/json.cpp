@@ -20,7 +20,7 @@ struct Handler {
   std::vector<std::string> keys;  // of all open objects, innermost last
   std::vector<std::string_view> sorted;
   std::string partial_key;
-  std::string duplicate;
+  std::optional<std::string> duplicate;
 
   bool on_document_begin(json::error_code&) { return true; }
   bool on_document_end(json::error_code&) { return true; }
@@ -97,7 +97,7 @@ Result<json::value> parse_json(std::string_view text) {
   auto& handler = parser.handler();
   handler.stack.reset();
   const std::size_t used = parser.write_some(false, text.data(), text.size(), ec);
-  if (!handler.duplicate.empty()) { return invalid("the JSON object has the key \"" + handler.duplicate + "\" twice; keep one of them"); }
+  if (handler.duplicate) { return invalid("the JSON object has the key \"" + *handler.duplicate + "\" twice; keep one of them"); }
   if (!ec && used < text.size()) ec = json::error::extra_data;
   if (ec) {
     if (ec == json::error::too_deep) { return invalid("the JSON is nested deeper than " + std::to_string(json_max_depth) + " levels"); }

@@ -2,6 +2,9 @@
 // What official SDKs and agents depend on decides every detail here.
 #pragma once
 
+#include <boost/json/fwd.hpp>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -20,6 +23,8 @@ Result<chat::Request> decode_chat(std::string_view body);
 Result<chat::Request> decode_completion(std::string_view body);
 Result<chat::EmbeddingRequest> decode_embeddings(std::string_view body);
 Result<chat::RerankRequest> decode_rerank(std::string_view body);
+// Either of the first two, told apart by `messages` and `prompt`: for counting and scoring.
+Result<chat::Request> decode_chat_or_completion(std::string_view body);
 
 // Facts an answer repeats in every frame.
 struct AnswerHead {
@@ -37,27 +42,39 @@ class StreamEncoder {
  public:
   explicit StreamEncoder(AnswerHead head);
   void encode(const chat::Event& event, std::string& out);
-  // Usage chunk if asked for, then "data: [DONE]". Nothing after a Failed event, which has already closed the stream its own way.
+  // Usage chunk if asked for, then "data: [DONE]". Nothing after a Failed event, which has already closed the stream its own way: SDKs throw on
+  // an error chunk and read no further. A choice that never finished becomes such an error.
   void end(std::string& out);
 
  private:
   struct Choice {
     bool role_sent = false;
+    bool called = false;
     bool finished = false;
+    std::size_t text_offset = 0;          // raw: characters so far
     std::vector<chat::TokenInfo> tokens;  // waiting for the delta they belong to
   };
-  std::string prefix_;  // the part of every frame up to "choices":
+  Choice* open_choice(int index);
+  void begin_frame(std::string& out, int index, Choice& choice, std::string_view first_role_fields);
+  void end_frame(std::string& out, Choice& choice, std::string_view finish_reason);
+  void text_frame(std::string& out, int index, std::string_view field, std::string_view text);
+  void finish_frame(std::string& out, const chat::Finished& finished);
+
+  std::string prefix_;  // the part of every frame up to its choices
+  std::string suffix_;  // the part after them
   AnswerHead head_;
   std::vector<Choice> choices_;
   chat::Usage usage_;
   bool failed_ = false;
 };
 
-// Events → the one JSON document of a non-streamed answer. failure() is set when a Failed event came.
+// Events → the one JSON document of a non-streamed answer. failure() is set when a Failed event came, or when the end came too early.
 class AnswerCollector {
  public:
   explicit AnswerCollector(AnswerHead head);
   void add(chat::Event event);
+  // No more events come.
+  void end();
   const Error* failure() const { return failed_ ? &error_ : nullptr; }
   std::string json() const;
 
@@ -69,8 +86,9 @@ class AnswerCollector {
     std::string text, reasoning;
     std::vector<Call> calls;
     std::vector<chat::TokenInfo> tokens;
-    chat::FinishReason reason = chat::FinishReason::stop;
+    std::optional<chat::FinishReason> reason;
   };
+  Choice* find(int index);
   AnswerHead head_;
   std::vector<Choice> choices_;
   chat::Usage usage_;
@@ -82,14 +100,17 @@ std::string encode_embeddings(const chat::Embeddings& result, const std::string&
 std::string encode_rerank(const chat::RerankResult& result, const chat::RerankRequest& request, const std::string& model);
 std::string encode_models(const std::vector<chat::ModelInfo>& models);
 std::string encode_model(const chat::ModelInfo& model);
+std::string encode_count(int tokens);
+std::string encode_score(const std::vector<chat::TokenInfo>& tokens);
 // {"error": {"message", "type", "param", "code"}}: `type` as OpenAI names it (invalid_request_error, rate_limit_error, server_error …),
-// `code` the ErrorCode's name.
+// `code` the ErrorCode's name. A wait is added as retry_after_ms.
 std::string encode_error(const Error& error);
 
 // ---- as a client -------------------------------------------------------------------------------------------------------------------
 
 // The body for POST /v1/chat/completions or, when `prompts` is set, /v1/completions; always streamed, with usage. Fields OpenAI has no name
-// for (top_k, min_p, grammar, priority, time limit …) go under the names llama.cpp's server and hearth's own decoder share.
+// for (top_k, min_p, grammar, priority, time limit …) go under the names llama.cpp's server and hearth's own decoder share, and only when
+// they are set: foreign engines refuse what they do not know. The tenant travels as a header instead.
 std::string encode_request(const chat::Request& request);
 std::string encode_embedding_request(const chat::EmbeddingRequest& request);
 std::string encode_rerank_request(const chat::RerankRequest& request);
@@ -97,7 +118,8 @@ std::string encode_rerank_request(const chat::RerankRequest& request);
 // SSE data fields of an upstream → Events. Tolerant of what other engines leave out (roles, ids, usage), strict on what would lose data.
 class StreamDecoder {
  public:
-  // Appends the events of one `data:` field. "[DONE]" sets done(). upstream_failed on text that is not a chunk.
+  // Appends the events of one `data:` field. "[DONE]" closes what is open and sets done(). An error chunk becomes a Failed event and also sets
+  // it: read no further. upstream_failed on text that is not a chunk.
   Result<void> decode(std::string_view data, chat::Events& out);
   bool done() const { return done_; }
   // The stream ended: closes open calls and choices. Without [DONE] and without every choice finished, that is a failure in mid-stream.
@@ -105,18 +127,28 @@ class StreamDecoder {
 
  private:
   struct Choice {
-    std::vector<bool> open_calls;
-    bool finished = false;
     bool seen = false;
+    bool finished = false;
+    int calls = 0;              // begun so far; ours are numbered without gaps
+    bool call_open = false;     // the last one
+    std::int64_t call_index = 0;  // as the upstream numbers it
+    std::string call_id;
   };
-  Choice& choice(int index);
+  Result<void> decode_choice(const boost::json::object& chunk, chat::Events& out);
+  Result<void> decode_call(const boost::json::object& call, int index, chat::Events& out);
+  void close_call(int index, chat::Events& out);
+  void finish_choice(int index, chat::FinishReason reason, chat::Events& out);
+  void close(chat::Events& out);
   std::vector<Choice> choices_;
+  std::optional<chat::Usage> usage_;  // held back: some engines repeat it in every chunk, and it comes last
   bool done_ = false;
 };
 
 Result<chat::Embeddings> decode_embeddings_answer(std::string_view body);
 Result<chat::RerankResult> decode_rerank_answer(std::string_view body);
 Result<std::vector<chat::ModelInfo>> decode_models_answer(std::string_view body);
+Result<int> decode_count_answer(std::string_view body);
+Result<std::vector<chat::TokenInfo>> decode_score_answer(std::string_view body);
 // An upstream's error body → Error: its own message, the code by name if it is one of ours, else by status.
 Error decode_error(int status, std::string_view body);
 
