@@ -1,0 +1,114 @@
+#include "app/machine.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <fstream>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <string_view>
+#include <vector>
+
+namespace hearth::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::optional<std::uint64_t> read_number(const fs::path& path) {
+  std::ifstream file(path);
+  std::uint64_t value = 0;
+  if (!(file >> value)) return std::nullopt;
+  return value;
+}
+
+// Folders of this process's control group and its parents, for the given v1 controller or for v2 when it is empty: every one of them may limit.
+std::vector<fs::path> group_folders(const fs::path& root, std::string_view controller) {
+  std::ifstream file(root / "proc/self/cgroup");
+  std::vector<fs::path> out;
+  for (std::string line; std::getline(file, line);) {
+    const auto first = line.find(':');
+    const auto second = line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    if (controller.empty() ? controllers != ",," : controllers.find("," + std::string(controller) + ",") == std::string::npos) continue;
+    const fs::path mount = root / "sys/fs/cgroup" / controller;
+    for (fs::path group = fs::path(line.substr(second + 1)).relative_path();; group = group.parent_path()) {
+      out.push_back(mount / group);
+      if (group.empty()) return out;
+    }
+  }
+  return out;
+}
+
+struct GroupMemory {
+  std::uint64_t limit;
+  std::uint64_t used;
+};
+
+}  // namespace
+
+Memory read_memory(const fs::path& root) {
+  Memory out;
+  std::ifstream file(root / "proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    std::istringstream words(line);
+    std::string name;
+    std::uint64_t kib = 0;
+    if (!(words >> name >> kib)) continue;
+    if (name == "MemTotal:") out.total = kib * 1024;
+    if (name == "MemAvailable:") out.available = kib * 1024;
+  }
+  std::vector<GroupMemory> groups;
+  for (const auto& folder : group_folders(root, "")) {
+    // "max" is no number and means no limit.
+    if (const auto limit = read_number(folder / "memory.max"))
+      groups.push_back({*limit, read_number(folder / "memory.current").value_or(0)});
+  }
+  for (const auto& folder : group_folders(root, "memory")) {
+    if (const auto limit = read_number(folder / "memory.limit_in_bytes")) {
+      groups.push_back({*limit, read_number(folder / "memory.usage_in_bytes").value_or(0)});
+    }
+  }
+  for (const auto& group : groups) {
+    // v1 writes a huge number for "no limit".
+    if (out.total > 0 && group.limit >= out.total) continue;
+    out.limit = out.limit == 0 ? group.limit : std::min(out.limit, group.limit);
+    out.available = std::min(out.available, group.limit > group.used ? group.limit - group.used : 0);
+  }
+  return out;
+}
+
+Processors read_processors(const fs::path& root) {
+  Processors out;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof set, &set) == 0) out.online = CPU_COUNT(&set);
+  std::ifstream file(root / "proc/cpuinfo");
+  std::set<std::string> cores;
+  std::string socket;
+  for (std::string line; std::getline(file, line);) {
+    const auto colon = line.find(": ");
+    if (colon == std::string::npos) continue;
+    const std::string value = line.substr(colon + 2);
+    if (line.starts_with("model name") && out.model.empty()) out.model = value;
+    if (line.starts_with("physical id")) socket = value;
+    if (line.starts_with("core id")) cores.insert(socket + "/" + value);
+  }
+  out.physical = static_cast<int>(cores.size());
+  for (const auto& folder : group_folders(root, "")) {
+    std::ifstream limit(folder / "cpu.max");
+    double quota = 0, period = 0;
+    if (limit >> quota >> period && period > 0) out.quota = out.quota == 0 ? quota / period : std::min(out.quota, quota / period);
+  }
+  for (const auto& folder : group_folders(root, "cpu")) {
+    std::ifstream quota_file(folder / "cpu.cfs_quota_us"), period_file(folder / "cpu.cfs_period_us");
+    double quota = 0, period = 0;
+    if (quota_file >> quota && period_file >> period && quota > 0 && period > 0) {
+      out.quota = out.quota == 0 ? quota / period : std::min(out.quota, quota / period);
+    }
+  }
+  return out;
+}
+
+}  // namespace hearth::app

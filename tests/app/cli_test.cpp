@@ -1,0 +1,313 @@
+// Runs the real program: exit codes, messages, help, suggestions.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include "base/json.h"
+
+namespace hearth::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Outcome {
+  int exit_code = -1;
+  std::string out, err;
+};
+
+class Cli : public testing::Test {
+ protected:
+  Cli() {
+    std::string pattern = (fs::temp_directory_path() / "hearth-cli-XXXXXX").string();
+    home_ = mkdtemp(pattern.data());
+  }
+  ~Cli() override { fs::remove_all(home_); }
+
+  // Runs to the end with an environment that holds only what is given here.
+  Outcome run(std::vector<std::string> arguments, std::vector<std::string> variables = {}, const std::string& input = {}) const {
+    arguments.insert(arguments.begin(), HEARTH_PROGRAM);
+    variables.push_back("HOME=" + home_.string());
+    variables.emplace_back("PATH=/usr/bin:/bin");
+    const auto pointers = [](std::vector<std::string>& texts) {
+      std::vector<char*> out;
+      for (auto& text : texts) out.push_back(text.data());
+      out.push_back(nullptr);
+      return out;
+    };
+    const std::string in = (home_ / "in").string(), out = (home_ / "out").string(), err = (home_ / "err").string();
+    std::ofstream(in) << input;
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, in.c_str(), O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    posix_spawn_file_actions_addopen(&actions, 2, err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    pid_t pid = 0;
+    EXPECT_EQ(posix_spawn(&pid, HEARTH_PROGRAM, &actions, nullptr, pointers(arguments).data(), pointers(variables).data()), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    int status = 0;
+    waitpid(pid, &status, 0);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read(out), read(err)};
+  }
+  static std::string read(const fs::path& path) {
+    std::ifstream file(path);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+  std::string write(const std::string& name, std::string_view bytes) const {
+    std::ofstream(home_ / name, std::ios::binary) << bytes;
+    return (home_ / name).string();
+  }
+  static std::string nano() { return HEARTH_SOURCE_DIR "/assets/hearth-nano-0-f16.gguf"; }
+  fs::path home_;
+};
+
+#define EXPECT_HAS(text, part) EXPECT_NE((text).find(part), std::string::npos) << text
+
+TEST_F(Cli, HelpOfEveryCommandHasExamples) {
+  for (const std::vector<std::string>& command : std::vector<std::vector<std::string>>{{},
+                                                                                       {"serve"},
+                                                                                       {"worker"},
+                                                                                       {"chat"},
+                                                                                       {"models"},
+                                                                                       {"models", "list"},
+                                                                                       {"models", "inspect"},
+                                                                                       {"models", "verify"},
+                                                                                       {"doctor"},
+                                                                                       {"version"},
+                                                                                       {"completion"}}) {
+    auto arguments = command;
+    arguments.emplace_back("--help");
+    const auto done = run(arguments);
+    EXPECT_EQ(done.exit_code, 0) << testing::PrintToString(command);
+    EXPECT_HAS(done.out, "Example");
+    EXPECT_HAS(done.out, "hearth " + (command.empty() ? "serve" : command[0]));
+    EXPECT_EQ(done.err, "");
+  }
+}
+
+TEST_F(Cli, MisspeltCommandsAndFlagsAreSuggested) {
+  auto done = run({"sevre"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_HAS(done.err, "\"sevre\" is not a command. Did you mean `hearth serve`?");
+  done = run({"frobnicate"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_EQ(done.err.find("Did you mean"), std::string::npos);
+  done = run({"serve", "--prot", "80"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_HAS(done.err, "\"--prot\" is not a flag of this command; did you mean --port?");
+  EXPECT_HAS(done.err, "hearth serve --help");
+  done = run({});
+  EXPECT_EQ(done.exit_code, 2);
+  done = run({"chat", "--temperature", "9"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_HAS(done.err, "--temperature");
+}
+
+TEST_F(Cli, Version) {
+  const auto done = run({"version"});
+  EXPECT_EQ(done.exit_code, 0);
+  for (const char* part : {"hearth     ", "llama.cpp  ", "compiler   ", "build      "}) EXPECT_HAS(done.out, part);
+  EXPECT_HAS(run({"--version"}).out, "hearth ");
+}
+
+TEST_F(Cli, CompletionScriptsAreValidAndComplete) {
+  for (const char* shell : {"bash", "zsh", "fish"}) {
+    const auto done = run({"completion", shell});
+    EXPECT_EQ(done.exit_code, 0) << done.err;
+    for (const char* word : {"serve", "inspect", "kv-type", "api-key-file"}) EXPECT_HAS(done.out, word);
+  }
+  const std::string script = write("completion.bash", run({"completion", "bash"}).out);
+  const std::string check = "bash -n " + script + " && bash -c 'source " + script +
+                            "; COMP_WORDS=(hearth models ins); COMP_CWORD=2; _hearth; [[ ${COMPREPLY[*]} == inspect ]] && "
+                            "COMP_WORDS=(hearth serve --kv); COMP_CWORD=2; _hearth; [[ ${COMPREPLY[*]} == --kv-type ]]'";
+  EXPECT_EQ(std::system(check.c_str()), 0);
+  const auto wrong = run({"completion", "tcsh"});
+  EXPECT_EQ(wrong.exit_code, 2);
+}
+
+TEST_F(Cli, ModelsInspect) {
+  auto done = run({"models", "inspect", nano()});
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  for (const char* part : {"llama", "F16", "2048 tokens", "CC-BY-4.0", "3.48 M", "4.00 KiB", "chat, tool calls in the hermes format"})
+    EXPECT_HAS(done.out, part);
+  done = run({"models", "inspect", "embedded:", "--json", "--context", "1024"});
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  const auto parsed = parse_json(done.out.substr(0, done.out.find('\n')));
+  ASSERT_TRUE(parsed.ok()) << done.out;
+  EXPECT_EQ(parsed->at("parameters").as_int64(), 3'475'712);
+  EXPECT_EQ(parsed->at("memory").at(0).at("kv").as_int64(), 4096 * 1024);
+  EXPECT_EQ(parsed->at("kv_bytes_per_token").at("f16").as_int64(), 4096);
+}
+
+TEST_F(Cli, ModelsVerify) {
+  EXPECT_HAS(run({"models", "verify", nano()}).out, "is whole");
+  const std::string sum = "cf7015e7e56b780f83d6fa572990b12f8f2d84bf18b549467061adb88210e8f4";
+  auto done = run({"models", "verify", nano(), "--sha256", sum});
+  EXPECT_EQ(done.exit_code, 0);
+  EXPECT_HAS(done.out, "its sha256 matches");
+  done = run({"models", "verify", nano(), "--sha256", std::string(64, '0')});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "expected 0000");
+  const std::string cut = write("cut.gguf", read(nano()).substr(0, 1'000'000));
+  done = run({"models", "verify", cut});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "7017536 bytes expected, 1000000 are there");
+  done = run({"models", "verify", cut, "--json"});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.out, "\"ok\":false");
+}
+
+TEST_F(Cli, ModelsListShowsTheBrokenToo) {
+  fs::create_directories(home_ / "models/deep");
+  fs::copy(nano(), home_ / "models/deep/a.gguf");
+  write("models/b.gguf", "<html>");
+  const auto done = run({"models", "list", (home_ / "models").string()});
+  EXPECT_EQ(done.exit_code, 0);
+  EXPECT_HAS(done.out, "deep/a.gguf");
+  EXPECT_HAS(done.out, "HTML page");
+  EXPECT_HAS(run({"models", "list"}).out, "embedded:");
+  EXPECT_EQ(run({"models", "list", "/nonexistent"}).exit_code, 1);
+}
+
+TEST_F(Cli, ServeRefusesABrokenModelUpFront) {
+  const auto serve = [&](const std::string& model) { return run({"serve", "--port", "0", "--model", model}); };
+  for (const auto& [model, expected] : std::vector<std::pair<std::string, std::string>>{
+           {home_.string() + "/none.gguf", "there is no such file"},
+           {home_.string(), "is a folder"},
+           {write("cut.gguf", read(nano()).substr(0, 100'000)), "truncated"},
+           {write("page.gguf", "<!doctype html><html>"), "HTML page"},
+           {write("v9.gguf", std::string("GGUF\x09\0\0\0", 8) + std::string(64, '\0')), "version 9"},
+       }) {
+    const auto done = serve(model);
+    EXPECT_EQ(done.exit_code, 1);
+    EXPECT_HAS(done.err, expected);
+    EXPECT_HAS(done.err, "the model cannot be served");
+  }
+}
+
+TEST_F(Cli, ServeSaysWhenItsStateFolderCannotBeWritten) {
+  const std::string file = write("file", "");
+  const auto done = run({"serve", "--port", "0", "--state-folder", file + "/below"});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "cannot be written to");
+  EXPECT_HAS(done.err, "--state-folder");
+}
+
+TEST_F(Cli, ServeRefusesToListenWiderWithoutAKey) {
+  const auto done = run({"serve", "--host", "0.0.0.0", "--port", "0"});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "HEARTH_API_KEY");
+}
+
+// A listener of our own on a free port, to be in the way.
+class Occupied {
+ public:
+  Occupied() : fd_(socket(AF_INET, SOCK_STREAM, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(bind(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    EXPECT_EQ(listen(fd_, 1), 0);
+    socklen_t size = sizeof address;
+    getsockname(fd_, reinterpret_cast<sockaddr*>(&address), &size);
+    port_ = ntohs(address.sin_port);
+  }
+  ~Occupied() { close(fd_); }
+  std::string port() const { return std::to_string(port_); }
+
+ private:
+  int fd_;
+  int port_ = 0;
+};
+
+TEST_F(Cli, ServeSaysWhenThePortIsTaken) {
+  const Occupied occupied;
+  const auto done = run({"serve", "--port", occupied.port()});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "in use");
+  EXPECT_HAS(done.err, "--port");
+}
+
+TEST_F(Cli, PrintConfigShowsOriginsAndMasksKeys) {
+  const std::string file = write("hearth.toml", "[listen]\nport = 9100\n");
+  const auto done =
+      run({"serve", "--config", file, "--context", "512", "--print-config"}, {"HEARTH_API_KEY=do-not-show-this-key", "HEARTH_THREADS=3"});
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_HAS(done.out, "port = 9100");
+  EXPECT_HAS(done.out, file + ":2");
+  EXPECT_HAS(done.out, "# --context");
+  EXPECT_HAS(done.out, "# HEARTH_THREADS");
+  EXPECT_EQ(done.out.find("do-not-show"), std::string::npos);
+}
+
+TEST_F(Cli, ConfigFaultsComeWithTheirPlace) {
+  const std::string file = write("hearth.toml", "[listen]\nprot = 9100\n");
+  const auto done = run({"serve", "--config", file});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, file + ":2:1: \"listen.prot\" is not a setting; did you mean \"listen.port\"?");
+  fs::create_directories(home_ / ".config/hearth");
+  fs::rename(file, home_ / ".config/hearth/hearth.toml");
+  EXPECT_HAS(run({"serve"}).err, ".config/hearth/hearth.toml:2:1");
+}
+
+TEST_F(Cli, DoctorChecksTheMachine) {
+  auto done = run({"doctor", "--config", "none", "--port", "0"});
+  for (const char* part : {"cpu", "gpu", "memory", "model", "port", "config"}) EXPECT_HAS(done.out, part);
+  EXPECT_EQ(done.exit_code, 0) << done.out;
+  const Occupied occupied;
+  done = run({"doctor", "--config", "none", "--json", "--port", occupied.port()});
+  EXPECT_EQ(done.exit_code, 1);
+  const auto parsed = parse_json(done.out.substr(0, done.out.find('\n')));
+  ASSERT_TRUE(parsed.ok()) << done.out;
+  EXPECT_FALSE(parsed->at("ok").as_bool());
+  EXPECT_HAS(done.out, "is in use");
+  done = run({"doctor", "--config", "none", "--port", "0", "--model", "/none.gguf"});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.out, "there is no such file");
+  done = run({"doctor", "--config", "none", "--port", "0", "--context", "200000000"});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.out, "does not fit: --context");
+}
+
+TEST_F(Cli, WorkerNeedsASocket) {
+  const auto done = run({"worker"});
+  EXPECT_EQ(done.exit_code, 2);
+  EXPECT_HAS(done.err, "--socket");
+}
+
+TEST_F(Cli, ChatStartsAServerOfItsOwn) {
+  // A port where nobody listens: bound, never listening.
+  auto done = run({"chat", "--model", nano(), "--once", "list files", "--temperature", "0", "--max-tokens", "8"});
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_GT(done.out.size(), 1u);
+  EXPECT_HAS(done.err, "tokens/s");
+  const std::string first = done.out;
+  done = run({"chat", "--model", nano(), "--temperature", "0", "--max-tokens", "8"}, {}, "list files");
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_EQ(done.out, first) << "piped and --once ask alike";
+}
+
+TEST_F(Cli, ChatSaysWhatItCannotDo) {
+  auto done = run({"chat", "--url", "localhost:8085", "--once", "x"});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "is not an address");
+  done = run({"chat", "--url", "http://127.0.0.1:1", "--once", "x"});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "127.0.0.1:1");
+  done = run({"chat", "--url", "http://127.0.0.1:1"}, {}, "  \n");
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "standard input holds no question");
+}
+
+}  // namespace
+}  // namespace hearth::app
