@@ -2,6 +2,10 @@
 
 #include <algorithm>
 #include <boost/json/basic_parser_impl.hpp>
+#include <charconv>
+#include <cmath>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/utf8.h"
@@ -146,6 +150,47 @@ void append_json_string(std::string& out, std::string_view text) {
   }
   flush(text.size());
   out.push_back('"');
+}
+
+void append_json(std::string& out, const json::value& value) {
+  char digits[32];
+  switch (value.kind()) {
+    case json::kind::string: append_json_string(out, {value.get_string().data(), value.get_string().size()}); break;
+    case json::kind::double_: {
+      if (std::isinf(value.get_double())) {
+        out += value.get_double() < 0 ? "-1e9999" : "1e9999";  // how it came in: beyond a double
+        break;
+      }
+      const std::string_view text(digits,
+                                  static_cast<std::size_t>(std::to_chars(digits, digits + sizeof digits, value.get_double()).ptr - digits));
+      out += text;
+      if (text.find_first_of(".e") == std::string_view::npos) out += ".0";  // stays a real number
+      break;
+    }
+    case json::kind::array: {
+      out += '[';
+      bool first = true;
+      for (const auto& item : value.get_array()) {
+        if (!std::exchange(first, false)) out += ',';
+        append_json(out, item);
+      }
+      out += ']';
+      break;
+    }
+    case json::kind::object: {
+      out += '{';
+      bool first = true;
+      for (const auto& [key, item] : value.get_object()) {
+        if (!std::exchange(first, false)) out += ',';
+        append_json_string(out, {key.data(), key.size()});
+        out += ':';
+        append_json(out, item);
+      }
+      out += '}';
+      break;
+    }
+    default: out += json::serialize(value);
+  }
 }
 
 }  // namespace hearth

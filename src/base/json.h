@@ -21,5 +21,7 @@ Result<json::value> parse_json(std::string_view text);
 
 // Appends `text` to `out` as a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD.
 void append_json_string(std::string& out, std::string_view text);
+// Appends `value` as compact JSON, keys in their order and numbers as people write them (2.5, where Boost writes 2.5E0): models read such text.
+void append_json(std::string& out, const json::value& value);
 
 }  // namespace hearth

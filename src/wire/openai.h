@@ -129,8 +129,8 @@ class StreamDecoder {
   struct Choice {
     bool seen = false;
     bool finished = false;
-    int calls = 0;              // begun so far; ours are numbered without gaps
-    bool call_open = false;     // the last one
+    int calls = 0;                // begun so far; ours are numbered without gaps
+    bool call_open = false;       // the last one
     std::int64_t call_index = 0;  // as the upstream numbers it
     std::string call_id;
   };

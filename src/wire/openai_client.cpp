@@ -16,7 +16,9 @@ namespace {
 
 constexpr int max_choices = 4096;
 
-Error nonsense(std::string what) { return {ErrorCode::upstream_failed, "the upstream's answer makes no sense: " + std::move(what), "", {}}; }
+Error nonsense(std::string what) {
+  return {ErrorCode::upstream_failed, "the upstream's answer makes no sense: " + std::move(what), "", {}};
+}
 
 // ---- bodies -----------------------------------------------------------------------------------------------------------------------
 
@@ -160,7 +162,8 @@ void append_format(ObjectWriter& body, const chat::OutputFormat& format) {
     case Kind::text: break;
     case Kind::json_object: body.json("response_format", R"({"type":"json_object"})"); break;
     case Kind::json_schema:
-      body.json("response_format", R"({"type":"json_schema","json_schema":{"name":"answer","strict":true,"schema":)" + format.schema + "}}");
+      body.json("response_format",
+                R"({"type":"json_schema","json_schema":{"name":"answer","strict":true,"schema":)" + format.schema + "}}");
       break;
     case Kind::gbnf: body.text("grammar", format.schema); break;
   }
@@ -415,7 +418,8 @@ Result<void> StreamDecoder::decode_call(const json::object& call, int index, cha
   const std::string_view called = function == nullptr ? std::string_view() : find_text(*function, "name");
   const bool other_id = !id.empty() && id != choice.call_id;
   // Without an index, a name begins a new call and anything else goes on with the last one.
-  const std::int64_t at = find_integer(call, "index").value_or(called.empty() || (choice.call_open && !other_id) ? choice.call_index : choice.calls);
+  const std::int64_t at =
+      find_integer(call, "index").value_or(called.empty() || (choice.call_open && !other_id) ? choice.call_index : choice.calls);
   // Some engines give every parallel call the index 0 and tell them apart by id.
   if (!choice.call_open || at != choice.call_index || (other_id && !called.empty())) {
     if (called.empty()) return nonsense("a tool call has no name, or goes on after another one began");
@@ -429,7 +433,7 @@ Result<void> StreamDecoder::decode_call(const json::object& call, int index, cha
   if (arguments == nullptr) return {};
   std::string text;
   if (const auto* fragment = arguments->if_string()) text.assign(fragment->data(), fragment->size());
-  else if (arguments->is_object()) text = json::serialize(*arguments);
+  else if (arguments->is_object()) append_json(text, *arguments);
   else return nonsense("a tool call's arguments are neither text nor an object");
   if (!text.empty()) out.emplace_back(chat::ToolCallDelta{index, choice.calls - 1, std::move(text)});
   return {};
@@ -448,7 +452,8 @@ Result<void> StreamDecoder::decode_choice(const json::object& chunk, chat::Event
   std::string_view reasoning;
   const json::array* calls = nullptr;
   if (delta != nullptr) {
-    if (const auto* content = find(*delta, "content"); content != nullptr && !content->is_string()) return nonsense("a delta's content is not text");
+    if (const auto* content = find(*delta, "content"); content != nullptr && !content->is_string())
+      return nonsense("a delta's content is not text");
     reasoning = find_text(*delta, "reasoning_content");
     if (reasoning.empty()) reasoning = find_text(*delta, "reasoning");
     calls = find_array(*delta, "tool_calls");
@@ -483,7 +488,8 @@ Result<void> StreamDecoder::decode_choice(const json::object& chunk, chat::Event
   using chat::FinishReason;
   if (reason == "abort" || reason == "error") {
     done_ = true;
-    out.emplace_back(chat::Failed{{ErrorCode::upstream_failed, "the upstream gave up this answer (finish_reason " + std::string(reason) + ")", "", {}}});
+    out.emplace_back(
+        chat::Failed{{ErrorCode::upstream_failed, "the upstream gave up this answer (finish_reason " + std::string(reason) + ")", "", {}}});
   } else if (reason == "length" || reason == "max_tokens") {
     finish_choice(index, FinishReason::length, out);
   } else if (reason == "content_filter") {
@@ -536,7 +542,8 @@ Result<void> StreamDecoder::finish(chat::Events& out) {
   if (done_) return {};
   bool complete = false;
   for (const auto& choice : choices_) {
-    if (choice.seen && !choice.finished) return Error{ErrorCode::upstream_failed, "the upstream broke off in the middle of its answer", "", {}};
+    if (choice.seen && !choice.finished)
+      return Error{ErrorCode::upstream_failed, "the upstream broke off in the middle of its answer", "", {}};
     complete = complete || choice.finished;
   }
   if (!complete) return Error{ErrorCode::upstream_failed, "the upstream closed the stream without an answer", "", {}};
@@ -593,7 +600,8 @@ Result<chat::RerankResult> decode_rerank_answer(std::string_view body) {
     const json::object* entry = value.if_object();
     const auto index = entry == nullptr ? std::nullopt : find_integer(*entry, "index");
     const float score = entry == nullptr ? std::nanf("") : to_float(find(*entry, "relevance_score"));
-    if (!index || *index < 0 || *index > std::numeric_limits<int>::max() || std::isnan(score)) return nonsense("a result lacks index or relevance_score");
+    if (!index || *index < 0 || *index > std::numeric_limits<int>::max() || std::isnan(score))
+      return nonsense("a result lacks index or relevance_score");
     out.items.push_back({static_cast<int>(*index), score});
   }
   if (const auto* usage = find_object(answer, "usage")) out.prompt_tokens = find_count(*usage, "prompt_tokens");
@@ -613,7 +621,7 @@ Result<std::vector<chat::ModelInfo>> decode_models_answer(std::string_view body)
     model.id = find_text(*entry, "id");
     model.created = find_integer(*entry, "created").value_or(0);
     model.context = find_count(*entry, "max_model_len");  // vLLM, SGLang
-    model.chat = true;  // what an engine is for when it does not say
+    model.chat = true;                                    // what an engine is for when it does not say
     if (const auto* meta = find_object(*entry, "meta")) {
       const auto flag = [&](std::string_view key, bool otherwise) {
         const json::value* on = find(*meta, key);

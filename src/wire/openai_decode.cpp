@@ -13,8 +13,8 @@ namespace hearth::wire::openai {
 namespace {
 
 constexpr std::int64_t max_int = std::numeric_limits<std::int32_t>::max();
-constexpr std::size_t max_inputs = 2048;   // of an embedding or rerank request, as the public API allows
-constexpr std::size_t max_prompts = 256;   // of one raw completion
+constexpr std::size_t max_inputs = 2048;  // of an embedding or rerank request, as the public API allows
+constexpr std::size_t max_prompts = 256;  // of one raw completion
 constexpr std::size_t max_stops = 16;
 constexpr std::size_t max_tool_name = 256;
 
@@ -284,8 +284,8 @@ chat::Message message_of(const json::value& value, const std::string& at, Proble
 
 std::vector<chat::Message> messages_of(const Fields& request, Problem& problem) {
   std::vector<chat::Message> out;
-  request.need("messages", request.find("prompt") != nullptr ? "for a prompt use /v1/completions"
-                                                             : "give a list with at least one message");
+  request.need("messages",
+               request.find("prompt") != nullptr ? "for a prompt use /v1/completions" : "give a list with at least one message");
   const json::array* messages = request.array("messages");
   if (messages == nullptr) return out;
   if (messages->empty()) request.wrong("messages", "is empty; give at least one message");
@@ -325,7 +325,10 @@ std::vector<chat::ToolSpec> tools_of(const Fields& request, Problem& problem) {
     if (spec.name.empty() || spec.name.size() > max_tool_name) {
       fields.wrong("name", "must have 1 to " + std::to_string(max_tool_name) + " characters");
     }
-    if (const auto* parameters = fields.object("parameters")) spec.parameters = json::serialize(*parameters);
+    if (const auto* parameters = fields.find("parameters"); fields.object("parameters") != nullptr) {
+      spec.parameters.clear();
+      append_json(spec.parameters, *parameters);
+    }
     (void)fields.boolean("strict");
     out.push_back(std::move(spec));
   }
@@ -392,7 +395,7 @@ chat::OutputFormat format_of(const Fields& request, Problem& problem) {
         (void)inner.string("name");
         (void)inner.boolean("strict");
         inner.need("schema", "give a JSON Schema object");
-        if (const auto* schema = inner.object("schema")) out.schema = json::serialize(*schema);
+        if (const auto* schema = inner.find("schema"); inner.object("schema") != nullptr) append_json(out.schema, *schema);
       }
     } else if (type != "text") {
       fields.wrong("type", "is " + quoted(type) + "; " + types);
@@ -452,7 +455,8 @@ void read_stop(const Fields& request, chat::Sampling& out, Problem& problem) {
   } else if (!stop->is_array()) {
     request.wrong("stop", "must be a string or a list of strings, not " + describe(*stop));
   } else if (stop->get_array().size() > max_stops) {
-    request.wrong("stop", "has " + std::to_string(stop->get_array().size()) + " entries; at most " + std::to_string(max_stops) + " are allowed");
+    request.wrong("stop",
+                  "has " + std::to_string(stop->get_array().size()) + " entries; at most " + std::to_string(max_stops) + " are allowed");
   } else {
     for (std::size_t i = 0; i < stop->get_array().size() && !problem; ++i) add(stop->get_array()[i], element("stop", i));
   }
@@ -483,7 +487,8 @@ void read_common(const Fields& request, chat::Request& out, Problem& problem) {
   out.ignore_eos = request.boolean("ignore_eos").value_or(false);
   if (const auto* priority = request.string("priority")) {
     if (*priority == "background") out.priority = chat::Priority::background;
-    else if (*priority != "interactive") request.wrong("priority", "is " + quoted(*priority) + R"(; it must be "interactive" or "background")");
+    else if (*priority != "interactive")
+      request.wrong("priority", "is " + quoted(*priority) + R"(; it must be "interactive" or "background")");
   }
   if (const auto limit = request.integer("time_limit_ms", 1, max_int)) out.time_limit = std::chrono::milliseconds(*limit);
 }
@@ -502,7 +507,8 @@ bool read_tokens(const json::array& tokens, const std::string& path, chat::RawPr
 }
 
 // A text, token ids, or a list of either.
-std::vector<chat::RawPrompt> raw_prompts(const Fields& request, const char* key, const std::string& advice, std::size_t most, Problem& problem) {
+std::vector<chat::RawPrompt> raw_prompts(const Fields& request, const char* key, const std::string& advice, std::size_t most,
+                                         Problem& problem) {
   std::vector<chat::RawPrompt> out;
   const json::value* value = request.need(key, advice);
   if (value == nullptr) return out;
@@ -552,7 +558,8 @@ chat::Request chat_request(const Fields& request, Problem& problem) {
   if (const auto* modalities = request.array("modalities")) {
     for (std::size_t i = 0; i < modalities->size(); ++i) {
       const json::string* name = (*modalities)[i].if_string();
-      if (name == nullptr || *name != "text") problem.set(element("modalities", i), R"(must be "text"; answers are text only)", ErrorCode::unsupported);
+      if (name == nullptr || *name != "text")
+        problem.set(element("modalities", i), R"(must be "text"; answers are text only)", ErrorCode::unsupported);
     }
   }
   return out;
@@ -561,15 +568,17 @@ chat::Request chat_request(const Fields& request, Problem& problem) {
 chat::Request completion_request(const Fields& request, Problem& problem) {
   chat::Request out;
   read_common(request, out, problem);
-  out.prompts = raw_prompts(request, "prompt", request.find("messages") != nullptr ? "for messages use /v1/chat/completions" : "give a string",
-                            max_prompts, problem);
+  out.prompts =
+      raw_prompts(request, "prompt", request.find("messages") != nullptr ? "for messages use /v1/chat/completions" : "give a string",
+                  max_prompts, problem);
   out.echo = request.boolean("echo").value_or(false);
   out.top_logprobs = request.integer("logprobs", 0, 20);
   if (const auto* suffix = request.string("suffix"); suffix != nullptr && !suffix->empty()) {
     request.wrong("suffix", "is not supported: this API inserts nothing between two texts; leave it out", ErrorCode::unsupported);
   }
   if (const auto best_of = request.integer("best_of", 1, max_int); best_of && *best_of != out.choices) {
-    request.wrong("best_of", "must equal n (" + std::to_string(out.choices) + "): all answers are returned, none is picked", ErrorCode::unsupported);
+    request.wrong("best_of", "must equal n (" + std::to_string(out.choices) + "): all answers are returned, none is picked",
+                  ErrorCode::unsupported);
   }
   return out;
 }
@@ -629,7 +638,8 @@ Result<chat::RerankRequest> decode_rerank(std::string_view body) {
     if (const auto* documents = request.array("documents")) {
       if (documents->empty()) request.wrong("documents", "is an empty list; give at least one document");
       if (documents->size() > max_inputs) {
-        request.wrong("documents", "has " + std::to_string(documents->size()) + " entries; at most " + std::to_string(max_inputs) + " are allowed");
+        request.wrong("documents",
+                      "has " + std::to_string(documents->size()) + " entries; at most " + std::to_string(max_inputs) + " are allowed");
       }
       for (std::size_t i = 0; i < documents->size() && !problem; ++i) {
         const json::value& value = (*documents)[i];

@@ -322,7 +322,8 @@ void StreamEncoder::end(std::string& out) {
 
 // ---- AnswerCollector --------------------------------------------------------------------------------------------------------------
 
-AnswerCollector::AnswerCollector(AnswerHead head) : head_(std::move(head)), choices_(static_cast<std::size_t>(std::max(head_.choices, 1))) {}
+AnswerCollector::AnswerCollector(AnswerHead head)
+    : head_(std::move(head)), choices_(static_cast<std::size_t>(std::max(head_.choices, 1))) {}
 
 AnswerCollector::Choice* AnswerCollector::find(int index) {
   if (index < 0 || static_cast<std::size_t>(index) >= choices_.size()) return nullptr;

@@ -218,7 +218,8 @@ Task<void> stream_answer(net::Exchange& exchange, EventStream& stream, AnswerHea
     if (!exchange.begun()) {
       // Until the first byte a failure still gets its proper status.
       const Error* failure = failure_in(events);
-      const Error nothing = guard.watch->timed_out() ? silent(options.silence) : Error{ErrorCode::upstream_failed, "the answer ended before it began", "", {}};
+      const Error nothing = guard.watch->timed_out() ? silent(options.silence)
+                                                     : Error{ErrorCode::upstream_failed, "the answer ended before it began", "", {}};
       if (events.empty()) failure = &nothing;
       if (failure != nullptr) {
         net::Headers headers = error_headers(*failure, caller);
@@ -374,13 +375,16 @@ Task<void> models(net::Exchange& exchange, Provider& provider, const Caller& cal
     }
     known += (known.empty() ? "" : ", ") + model.id;
   }
-  const Error error{ErrorCode::model_not_found, "there is no model \"" + id + "\"; there are: " + (known.empty() ? "none" : known), "model", {}};
+  const Error error{
+      ErrorCode::model_not_found, "there is no model \"" + id + "\"; there are: " + (known.empty() ? "none" : known), "model", {}};
   co_await respond_error(exchange, error, caller);
 }
 
 // %XX in a path segment; ids may hold slashes and spaces.
 std::string percent_decoded(std::string_view text) {
-  const auto digit = [](char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; };
+  const auto digit = [](char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+  };
   std::string out;
   for (std::size_t i = 0; i < text.size(); ++i) {
     if (text[i] == '%' && i + 2 < text.size() && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0) {
@@ -431,7 +435,8 @@ Task<bool> serve(net::Exchange& exchange, Provider& provider, Caller caller, End
   if (route == Route::none) co_return false;
   const std::string_view method = route == Route::models || route == Route::model ? "GET" : "POST";
   if (request.method != method) {
-    const Error error{ErrorCode::method_not_allowed, std::string(path) + " takes " + std::string(method) + ", not " + request.method, "", {}};
+    const Error error{
+        ErrorCode::method_not_allowed, std::string(path) + " takes " + std::string(method) + ", not " + request.method, "", {}};
     net::Headers headers = error_headers(error, caller);
     headers.add("Allow", std::string(method));
     co_await send(exchange, http_status(error.code), std::move(headers), encode_error(error));

@@ -1,0 +1,28 @@
+#include "wire/base64.h"
+
+#include <gtest/gtest.h>
+
+namespace hearth::wire {
+namespace {
+
+TEST(Base64, MatchesTheVectorsOfRfc4648) {
+  const std::pair<const char*, const char*> vectors[] = {
+      {"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}};
+  for (const auto& [plain, text] : vectors) {
+    EXPECT_EQ(base64_encode(plain), text);
+    EXPECT_EQ(base64_decode(text), plain);
+  }
+}
+
+TEST(Base64, EveryByteSurvives) {
+  std::string bytes;
+  for (int i = 0; i < 256; ++i) bytes.push_back(static_cast<char>(i));
+  EXPECT_EQ(base64_decode(base64_encode(bytes)), bytes);
+}
+
+TEST(Base64, RefusesWhatIsNotBase64) {
+  for (const char* text : {"Zg", "Zg=", "Z===", "====", "Zg==Zg==", "Z g=", "Zm9\xC3", "-_-_"}) EXPECT_FALSE(base64_decode(text)) << text;
+}
+
+}  // namespace
+}  // namespace hearth::wire
