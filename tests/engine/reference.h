@@ -1,0 +1,22 @@
+// The plainest possible loop around llama.cpp's C API, against which the engine is held.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace hearth::engine::testing {
+
+struct Reference {
+  std::vector<int> prompt;           // tokens
+  std::vector<float> first_logits;   // after the prompt
+  std::vector<int> tokens;           // greedy continuation, end-of-generation left out
+  std::string text;
+  std::vector<std::vector<float>> prompt_logits;  // one row per prompt token
+};
+Reference reference(const std::string& model, const std::string& prompt, int max_tokens);
+
+// llama.cpp's own pooled vector of `text`, not normalised; one value for a ranking model.
+std::vector<float> reference_pooled(const std::string& model, const std::vector<int>& tokens, int pooling);
+std::vector<int> reference_tokens(const std::string& model, const std::string& text, bool special);
+
+}  // namespace hearth::engine::testing
