@@ -19,7 +19,7 @@ export async function until(condition, what, limitMs = 60_000) {
 }
 
 export async function startHearth({ args = [], env = {} } = {}) {
-  if (!binary) throw new Error('HEARTH_BIN must name the hearth program, e.g. HEARTH_BIN=$PWD/build/dev/bin/hearth');
+  if (!binary) throw new Error('HEARTH_BIN must name the hearth program, e.g. HEARTH_BIN=$PWD/build/dev/src/app/hearth');
   const state = mkdtempSync(join(tmpdir(), 'hearth-clients-'));
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HEARTH_')));
   const child = spawn(binary, ['serve', '--config', 'none', '--state-folder', state, '--port', '0', ...args], {
