@@ -1,10 +1,9 @@
 #include "engine/scheduler.h"
 
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <thread>
 
+#include "base/mutex.h"
 #include "engine/scheduler_core.h"
 
 namespace hearth::engine {
@@ -16,12 +15,13 @@ class Scheduler::Impl {
 
   ~Impl() {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       stopping_ = true;
     }
     wake_.notify_all();
     thread_.join();
     const Error stopping{ErrorCode::unavailable, "the engine is stopping"};
+    const MutexLock lock(mutex_);
     for (auto& entry : inbox_) entry.generation.sink->on_failed(stopping);
   }
 
@@ -29,7 +29,7 @@ class Scheduler::Impl {
     if (auto checked = core_.check(generation); !checked) return std::move(checked).error();
     auto cancelled = std::make_shared<std::atomic<bool>>(false);
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (auto admitted = may_queue(); !admitted) return std::move(admitted).error();
       inbox_.push_back({std::move(generation), cancelled});
     }
@@ -39,7 +39,7 @@ class Scheduler::Impl {
 
   Result<void> run_between_ticks(std::function<void()> job) {
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       if (auto admitted = may_queue(); !admitted) return admitted;
       jobs_.push_back(std::move(job));
     }
@@ -48,7 +48,7 @@ class Scheduler::Impl {
   }
 
   SchedulerStats stats() const {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     SchedulerStats s = stats_;
     s.waiting += static_cast<int>(inbox_.size() + jobs_.size());
     s.refused = refused_;
@@ -58,13 +58,17 @@ class Scheduler::Impl {
   }
 
   void drain() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     draining_ = true;
   }
 
   bool wait_idle(std::chrono::milliseconds up_to) {
-    std::unique_lock lock(mutex_);
-    return idle_.wait_for(lock, up_to, [this] { return !busy_ && inbox_.empty() && jobs_.empty(); });
+    const auto until = std::chrono::steady_clock::now() + up_to;
+    const MutexLock lock(mutex_);
+    while (busy_ || !inbox_.empty() || !jobs_.empty()) {
+      if (!idle_.wait_until(mutex_, until)) return !busy_ && inbox_.empty() && jobs_.empty();
+    }
+    return true;
   }
 
  private:
@@ -73,8 +77,9 @@ class Scheduler::Impl {
     std::shared_ptr<std::atomic<bool>> cancelled;
   };
 
-  // mutex_ is held.
-  Result<void> may_queue() {
+  bool has_arrivals() const REQUIRES(mutex_) { return stopping_ || !inbox_.empty() || !jobs_.empty(); }
+
+  Result<void> may_queue() REQUIRES(mutex_) {
     if (draining_ || stopping_) {
       ++refused_;
       return Error{ErrorCode::unavailable, "the engine is stopping and takes no new requests", {}, std::chrono::seconds(1)};
@@ -92,16 +97,15 @@ class Scheduler::Impl {
       std::deque<Entry> arrived;
       std::function<void()> job;
       {
-        std::unique_lock lock(mutex_);
-        const auto has_work = [this] { return stopping_ || !inbox_.empty() || !jobs_.empty(); };
+        const MutexLock lock(mutex_);
         if (core_.idle()) {
           busy_ = false;
           stats_ = core_.stats();
-          if (!has_work()) idle_.notify_all();
-          wake_.wait(lock, has_work);
-        } else if (stalled_) {
+          if (!has_arrivals()) idle_.notify_all();
+          while (!has_arrivals()) wake_.wait(mutex_);
+        } else if (stalled_ && !has_arrivals()) {
           // Every reader is behind, or what waits cannot start yet: look again shortly.
-          wake_.wait_for(lock, std::chrono::milliseconds(2), has_work);
+          wake_.wait_until(mutex_, std::chrono::steady_clock::now() + std::chrono::milliseconds(2));
         }
         if (stopping_) return;
         busy_ = true;
@@ -115,7 +119,7 @@ class Scheduler::Impl {
       for (auto& entry : arrived) core_.add(std::move(entry.generation), std::move(entry.cancelled));
       if (job) job();
       stalled_ = !core_.tick();
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       stats_ = core_.stats();
       retry_after_ = core_.retry_after();
     }
@@ -126,15 +130,17 @@ class Scheduler::Impl {
   SchedulerCore core_;   // the thread's own; check() alone is called from others
   bool stalled_ = false;  // the thread's own
 
-  mutable std::mutex mutex_;
-  std::condition_variable wake_, idle_;
-  std::deque<Entry> inbox_;
-  std::deque<std::function<void()>> jobs_;
-  SchedulerStats stats_;
-  std::chrono::milliseconds retry_after_{1000};
-  std::int64_t refused_ = 0;
-  TimePoint last_tick_;
-  bool busy_ = false, draining_ = false, stopping_ = false;
+  mutable Mutex mutex_;
+  Condition wake_, idle_;
+  std::deque<Entry> inbox_ GUARDED_BY(mutex_);
+  std::deque<std::function<void()>> jobs_ GUARDED_BY(mutex_);
+  SchedulerStats stats_ GUARDED_BY(mutex_);
+  std::chrono::milliseconds retry_after_ GUARDED_BY(mutex_){1000};
+  std::int64_t refused_ GUARDED_BY(mutex_) = 0;
+  TimePoint last_tick_ GUARDED_BY(mutex_);
+  bool busy_ GUARDED_BY(mutex_) = false;
+  bool draining_ GUARDED_BY(mutex_) = false;
+  bool stopping_ GUARDED_BY(mutex_) = false;
 
   std::thread thread_;  // last: everything it uses exists before it starts
 };
