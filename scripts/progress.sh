@@ -7,6 +7,8 @@ stage_names=()
 stage_seconds=()
 stage_results=()
 stage_child=
+# How compilers, GoogleTest, ctest, our client tests and sanitizers announce a failure.
+failure_lines='(error|FAILED):|^FAIL |\[  FAILED  \] .*\.|: Failure$|\*\*\*(Failed|Timeout|Exception|Not Run)|ERROR: |WARNING: ThreadSanitizer'
 
 # Ends the running stage with everything it started: each stage is a process group of its own.
 stop_stage() {
@@ -74,7 +76,9 @@ stage() {
   fi
   stage_results+=(FAILED)
   printf '%-22s FAILED after %s (status %d); the end of %s:\n' "$name" "$(clock "$took")" "$rc" "$log"
-  tail -n "${HEARTH_TAIL:-40}" "$log" | sed 's/^/    /'
+  # What failed may stand far above the end.
+  grep -anE "$failure_lines" "$log" | head -n 30 | cut -c -240 | sed 's/^/    line /' || true
+  tail -n 30 "$log" | sed 's/^/    /'
   printf '%-22s the whole log: %s\n' "$name" "$log"
   return "$rc"
 }
