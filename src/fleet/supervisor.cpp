@@ -88,7 +88,7 @@ class Supervisor::Impl : public std::enable_shared_from_this<Impl> {
       const auto wait = last_start_hopeless() ? options.backoff.most : std::min(backoff.on_exit(), options.backoff.most);
       last_error.retry_after = wait;
       set_state(last_start_hopeless() ? State::failed : State::backing_off);
-      spdlog::error("{}; next start in {} ms", last_error.message, wait.count());
+      spdlog::warn("worker {} ended: {}; next start in {} ms", generation, ending, wait.count());
       const auto until = TimePoint::clock::now() + wait;
       while (!stopping && TimePoint::clock::now() < until) co_await changed.wait_until(until);
     }
@@ -107,6 +107,7 @@ class Supervisor::Impl : public std::enable_shared_from_this<Impl> {
     auto spawned = Process::spawn(io, options.command, {std::string(worker_parent_variable) + "=" + std::to_string(getpid())});
     if (!spawned.ok()) {
       last_error = load_error.emplace(std::move(spawned).error());
+      ending = "it did not start";
       co_return;
     }
     process = std::move(*spawned);
@@ -121,7 +122,7 @@ class Supervisor::Impl : public std::enable_shared_from_this<Impl> {
     process->stop_reading();
     process.reset();
 
-    const auto how = describe_wait_status(status);
+    const auto& how = ending = describe_wait_status(status);
     if (load_error) {
       last_error = *load_error;
     } else if (state == State::ready) {
@@ -167,7 +168,7 @@ class Supervisor::Impl : public std::enable_shared_from_this<Impl> {
           replace("the engine hung in its decoder for " + seconds(health->since_tick) + " and was replaced");
           co_return;
         }
-      } else if (now - last_answer >= options.unresponsive_limit) {
+      } else if (now - last_answer >= std::min(options.unresponsive_limit, options.hang_limit)) {
         replace("the engine gave no sign of life for " + seconds(now - last_answer) + " and was replaced");
         co_return;
       }
@@ -251,6 +252,7 @@ class Supervisor::Impl : public std::enable_shared_from_this<Impl> {
   bool ended = false;     // run() has returned
   std::optional<Error> load_error;
   std::string kill_reason;
+  std::string ending;     // of the last worker, for the log
   std::string last_line;
   Error last_error{ErrorCode::unavailable, "the engine has not been started"};
 };

@@ -37,6 +37,13 @@ void print_error(const Error& error) {
   print_line(std::string(worker_error_prefix) + json::serialize(fields));
 }
 
+bool tells_of_memory(std::string_view message) {
+  for (const std::string_view words : {"Cannot allocate memory", "out of memory", "failed to allocate"}) {
+    if (message.find(words) != std::string_view::npos) return true;
+  }
+  return false;
+}
+
 Result<std::unique_ptr<engine::Engine>> load(const engine::EngineOptions& options) {
   int shown = -1;
   const auto progress = [&shown](float fraction) {
@@ -48,7 +55,12 @@ Result<std::unique_ptr<engine::Engine>> load(const engine::EngineOptions& option
     return true;
   };
   try {
-    return engine::Engine::load(options, progress);
+    auto loaded = engine::Engine::load(options, progress);
+    // llama.cpp says so only in words. A shortage may pass, unlike a damaged file: it has its own code, and is tried again sooner.
+    if (!loaded.ok() && tells_of_memory(loaded.error().message)) {
+      return Error{ErrorCode::unavailable, "not enough memory to load model \"" + options.model_id + "\": " + loaded.error().message};
+    }
+    return loaded;
   } catch (const std::bad_alloc&) {
     return Error{ErrorCode::unavailable, "not enough memory to load model \"" + options.model_id + "\": free some, use a smaller context or a smaller model"};
   } catch (const std::exception& e) {

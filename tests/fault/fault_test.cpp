@@ -52,7 +52,7 @@ class FaultTest : public ::testing::Test {
     }
     (void)test::wait_for(io_, [&] { return !reading_; });
     gateway_.reset();
-    if (worker_pid_ > 0) (void)test::wait_for(io_, [&] { return ::kill(worker_pid_, 0) == -1; });
+    if (worker_pid_ > 0) (void)test::wait_for(io_, [&] { return gone(worker_pid_); });
     std::filesystem::remove_all(folder_);
     if (HasFailure()) std::fputs(log_.c_str(), stderr);
   }
@@ -156,6 +156,14 @@ class FaultTest : public ::testing::Test {
     const auto at = text.find("\n" + sample + " ");
     return at == std::string::npos ? -1 : std::stod(text.substr(at + sample.size() + 2));
   }
+  // Ended; whoever inherited it may not have reaped it yet.
+  static bool gone(pid_t pid) {
+    std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+    std::string stat;
+    if (!std::getline(file, stat)) return true;
+    const auto state = stat.rfind(')');
+    return state == std::string::npos || stat.substr(state, 3) == ") Z";
+  }
   bool gateway_alive() const { return ::kill(gateway_->pid(), 0) == 0; }
 
   static void expect_told(const Answer& answer) {
@@ -194,7 +202,7 @@ TEST_F(FaultTest, KillingTheWorkerUnderSixteenStreamsTellsEveryClientAndTheNextI
 }
 
 TEST_F(FaultTest, AHungWorkerIsReplaced) {
-  start_ready();
+  start_ready({"--hang-timeout", "2s"});
   const auto running = streams(2, 1'900);
   const auto first_worker = worker_pid_;
   ::kill(first_worker, SIGSTOP);
@@ -221,11 +229,15 @@ TEST_F(FaultTest, AClientThatLeavesStopsItsGeneration) {
   auto response = test::run(io_, client_->send(request, 10s));
   ASSERT_TRUE(response.ok());
   ASSERT_TRUE(test::run(io_, (*response)->read_some(10s)).ok());
-  EXPECT_EQ(metric("hearth_engine_requests{state=\"running\"}"), 1);
+  const auto runs = [&](int count) {
+    for (int i = 0; i < 1'000; ++i) {
+      if (metric("hearth_engine_requests{state=\"running\"}") == count) return true;
+    }
+    return false;
+  };
+  EXPECT_TRUE(runs(1));
   response->reset();
-  bool idle = false;
-  for (int i = 0; i < 200 && !idle; ++i) idle = metric("hearth_engine_requests{state=\"running\"}") == 0;
-  EXPECT_TRUE(idle);
+  EXPECT_TRUE(runs(0));
   EXPECT_LT(metric("hearth_engine_generated_tokens_total"), 1'900) << "the rest was never computed";
 }
 
@@ -271,7 +283,7 @@ TEST_F(FaultTest, AWorkerThatRunsOutOfMemoryNeverTakesTheGatewayDown) {
 
 TEST_F(FaultTest, SigtermLetsRunningAnswersFinish) {
   start_ready();
-  const auto running = streams(4, 600);
+  const auto running = streams(4, 300);
   gateway_->signal(SIGTERM);
   ASSERT_TRUE(all_done(running));
   for (const auto& stream : running) {
@@ -281,7 +293,7 @@ TEST_F(FaultTest, SigtermLetsRunningAnswersFinish) {
   }
   const int status = test::run(io_, gateway_->wait());
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << fleet::describe_wait_status(status);
-  EXPECT_EQ(::kill(worker_pid_, 0), -1) << "the worker is gone too";
+  EXPECT_TRUE(gone(worker_pid_)) << "the worker is gone too";
 }
 
 TEST_F(FaultTest, ASecondSignalEndsAtOnce) {
@@ -299,7 +311,7 @@ TEST_F(FaultTest, TheWorkerDiesWithAKilledGateway) {
   start_ready();
   gateway_->signal(SIGKILL);
   (void)test::run(io_, gateway_->wait());
-  EXPECT_TRUE(test::wait_for(io_, [&] { return ::kill(worker_pid_, 0) == -1; }));
+  EXPECT_TRUE(test::wait_for(io_, [&] { return gone(worker_pid_); }));
 }
 
 TEST_F(FaultTest, ASilentEngineIsATimeoutNotAWait) {
