@@ -1,6 +1,6 @@
 #include <fcntl.h>
-#include <spawn.h>
 #include <spdlog/fmt/fmt.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,8 +26,6 @@
 #include "base/json.h"
 #include "net/client.h"
 #include "net/sse.h"
-
-extern char** environ;
 
 namespace hearth::app {
 namespace {
@@ -62,25 +60,22 @@ class OwnServer {
 
     int pipe_ends[2];
     if (pipe2(pipe_ends, O_CLOEXEC) != 0) return Error{ErrorCode::io, fmt::format("no pipe: {}", std::strerror(errno)), {}};
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
-    posix_spawnattr_t attributes;
-    posix_spawnattr_init(&attributes);
-    // A process group of its own: Ctrl-C at the terminal stops an answer, not the server.
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
-    posix_spawnattr_setpgroup(&attributes, 0);
     auto server = std::unique_ptr<OwnServer>(new OwnServer);
-    const int rc = posix_spawn(&server->pid_, self.c_str(), &actions, &attributes, arguments.data(), environ);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&actions);
-    close(pipe_ends[1]);
     server->output_ = pipe_ends[0];
-    if (rc != 0) {
-      server->pid_ = 0;
-      return Error{ErrorCode::io, fmt::format("{} cannot be started: {}", self, std::strerror(rc)), {}};
+    const pid_t parent = getpid();
+    server->pid_ = fork();
+    if (server->pid_ == 0) {
+      // It ends with this program, however that ends; and Ctrl-C at the terminal stops an answer, not the server.
+      prctl(PR_SET_PDEATHSIG, SIGTERM);
+      setpgid(0, 0);
+      const int nothing = open("/dev/null", O_RDONLY);
+      dup2(nothing, STDIN_FILENO);
+      dup2(pipe_ends[1], STDOUT_FILENO);
+      if (getppid() == parent) execv(self.c_str(), arguments.data());
+      _exit(127);
     }
+    close(pipe_ends[1]);
+    if (server->pid_ < 0) return Error{ErrorCode::io, fmt::format("{} cannot be started: {}", self, std::strerror(errno)), {}};
     // Its first line ends in its address.
     std::string line;
     for (char c = 0; read(server->output_, &c, 1) == 1 && c != '\n';) line += c;
@@ -239,8 +234,20 @@ net::Task<void> stream_answer(asio::io_context& io, Conversation& conversation) 
   conversation.response = nullptr;
 }
 
+extern "C" void ignore_interrupt(int) {}
+
+// Without SA_RESTART, so that a read at the prompt returns.
+void install_interrupt_handler() {
+  struct sigaction action{};
+  action.sa_handler = ignore_interrupt;
+  sigaction(SIGINT, &action, nullptr);
+}
+
 void ask(Conversation& conversation) {
   conversation.answer = {};
+  sigset_t interrupt_only, before;
+  sigemptyset(&interrupt_only);
+  sigaddset(&interrupt_only, SIGINT);
   conversation.answer.asked = std::chrono::steady_clock::now();
   {
     asio::io_context io(1);
@@ -260,7 +267,11 @@ void ask(Conversation& conversation) {
       interrupt.cancel();
     });
     io.run();
+    // A signal_set leaves the default behaviour behind, which would end the program.
+    pthread_sigmask(SIG_BLOCK, &interrupt_only, &before);
   }
+  install_interrupt_handler();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   conversation.answer.ended = std::chrono::steady_clock::now();
 }
 
@@ -336,14 +347,8 @@ class Chat {
   json::array messages_;
 };
 
-extern "C" void ignore_interrupt(int) {}
-
 // One line from the terminal; nothing at its end. Ctrl-C drops the line.
 std::optional<std::string> read_line() {
-  // Without SA_RESTART, so that the read returns. Installed every time: the answer's signal_set leaves the default behind.
-  struct sigaction action{};
-  action.sa_handler = ignore_interrupt;
-  sigaction(SIGINT, &action, nullptr);
   std::fputs("> ", stdout);
   std::fflush(stdout);
   std::string line;
@@ -408,6 +413,7 @@ int chat(ChatFlags flags) {
   Chat session(flags, *url, *key);
   if (!once.empty()) return session.turn(once) && !session.stopped() ? exit_ok : exit_failed;
 
+  install_interrupt_handler();
   std::puts("Ask away. Ctrl-C stops an answer, Ctrl-D leaves.");
   while (const auto line = read_line()) {
     if (line->find_first_not_of(" \t") == std::string::npos) continue;

@@ -1,8 +1,4 @@
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <spdlog/fmt/fmt.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -10,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <sstream>
 #include <vector>
 
 #include "app/commands.h"
@@ -42,7 +39,12 @@ std::string_view name_of(State state) { return state == State::ok ? "ok" : state
 
 Finding check_cpu() {
   const Processors cpu = read_processors();
-  const std::string features = engine::cpu_features();
+  // "CPU : SSE3 = 1 | AVX2 = 1 | …": what is there, by name.
+  std::string features;
+  for (std::istringstream words(engine::cpu_features()); words;) {
+    if (std::string word; words >> word && word != "CPU" && word != ":" && word != "=" && word != "1" && word != "|")
+      features += (features.empty() ? "" : " ") + word;
+  }
   Finding out{.name = "cpu",
               .state = State::ok,
               .detail = fmt::format("{}; {} threads on {} cores; {}", cpu.model.empty() ? "unknown" : cpu.model, cpu.online,
@@ -110,49 +112,31 @@ Finding check_model(const Config& config, const Memory& memory, const std::vecto
   const std::uint64_t have = std::max(memory.available, config.integer("model.gpu_layers") == 0 ? 0 : gpu_free);
   if (have == 0) return out;
   out.detail += fmt::format("; {} available", show_bytes(have));
-  if (model->context > 0 && context > model->context) {
-    out.state = State::warn;
-    out.change = fmt::format("the model was trained for {} tokens: answers degrade beyond; ", model->context);
+  const bool beyond_training = model->context > 0 && context > model->context;
+  if (need.total() <= have) {
+    if (beyond_training) {
+      out.state = State::warn;
+      out.change = fmt::format("the model was trained for {} tokens, answers degrade beyond: --context {}", model->context, model->context);
+    }
+    return out;
   }
-  if (need.total() <= have) return out;
   out.state = State::bad;
   // The largest context that fits, in steps people use.
-  for (std::int64_t smaller = context / 2; smaller >= 2048; smaller /= 2) {
-    if (catalog::estimate_memory(*model, smaller, kv_type).total() <= have) {
-      out.change += fmt::format("does not fit: --context {} would", smaller);
-      return out;
-    }
-    if (kv_type == "f16" && catalog::estimate_memory(*model, smaller, "q8_0").total() <= have) {
-      out.change += fmt::format("does not fit: --context {} --kv-type q8_0 would", smaller);
+  for (std::int64_t smaller = beyond_training ? model->context : context / 2; smaller >= 2048; smaller /= 2) {
+    for (const std::string_view type : {std::string_view(kv_type), std::string_view("q8_0")}) {
+      if (catalog::estimate_memory(*model, smaller, type).total() > have) continue;
+      out.change = fmt::format("does not fit: --context {}{} would", smaller, type == kv_type ? "" : " --kv-type q8_0");
       return out;
     }
   }
-  out.change += "does not fit with any useful context: take a smaller model or a smaller quantisation";
+  out.change = "does not fit with any useful context: take a smaller model or a smaller quantisation";
   return out;
 }
 
 Finding check_port(const Config& config) {
   const auto port = static_cast<std::uint16_t>(config.integer("listen.port"));
   const std::string& host = config.text("listen.host");
-  in_addr address{};
-  const bool v4 = inet_pton(AF_INET, host == "localhost" ? "127.0.0.1" : host.c_str(), &address) == 1;
-  sockaddr_in6 six{};
-  six.sin6_family = AF_INET6;
-  six.sin6_port = htons(port);
-  sockaddr_in four{};
-  four.sin_family = AF_INET;
-  four.sin_port = htons(port);
-  four.sin_addr = address;
-  if (!v4 && inet_pton(AF_INET6, host.c_str(), &six.sin6_addr) != 1)
-    return {"port", State::ok, fmt::format("{} is a name; not checked", host), {}};
-  const int fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int yes = 1;
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  const int rc =
-      v4 ? bind(fd, reinterpret_cast<const sockaddr*>(&four), sizeof four) : bind(fd, reinterpret_cast<const sockaddr*>(&six), sizeof six);
-  // With SO_REUSEADDR only listen() tells that somebody else listens on the wildcard address.
-  const int reason = rc != 0 || listen(fd, 1) != 0 ? errno : 0;
-  close(fd);
+  const int reason = listen_problem(host, port);
   if (reason == 0) return {"port", State::ok, fmt::format("{}:{} is free", host, port), {}};
   if (reason == EADDRINUSE) {
     return {"port", State::bad, fmt::format("{}:{} is in use", host, port),

@@ -1,8 +1,13 @@
 #include "app/machine.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <sched.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <fstream>
 #include <optional>
 #include <set>
@@ -109,6 +114,27 @@ Processors read_processors(const fs::path& root) {
     }
   }
   return out;
+}
+
+int listen_problem(const std::string& host, std::uint16_t port) {
+  sockaddr_in four{};
+  four.sin_family = AF_INET;
+  four.sin_port = htons(port);
+  sockaddr_in6 six{};
+  six.sin6_family = AF_INET6;
+  six.sin6_port = htons(port);
+  const bool v4 = inet_pton(AF_INET, host == "localhost" ? "127.0.0.1" : host.c_str(), &four.sin_addr) == 1;
+  if (!v4 && inet_pton(AF_INET6, host.c_str(), &six.sin6_addr) != 1) return 0;
+  const int fd = socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return errno;
+  // As the server does: connections that still close are no obstacle.
+  const int yes = 1;
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  const auto* address = v4 ? reinterpret_cast<const sockaddr*>(&four) : reinterpret_cast<const sockaddr*>(&six);
+  const socklen_t size = v4 ? sizeof four : sizeof six;
+  const int reason = bind(fd, address, size) != 0 || listen(fd, 1) != 0 ? errno : 0;
+  close(fd);
+  return reason;
 }
 
 }  // namespace hearth::app

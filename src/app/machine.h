@@ -24,4 +24,7 @@ struct Processors {
 };
 Processors read_processors(const std::filesystem::path& root = "/");
 
+// Why nobody could listen on this address now: an errno, 0 when it is free or `host` is a name that would have to be looked up.
+int listen_problem(const std::string& host, std::uint16_t port);
+
 }  // namespace hearth::app

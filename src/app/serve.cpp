@@ -200,13 +200,28 @@ int serve(const ServeFlags& flags) {
   const std::string model_id = config->text("model.id").empty() ? default_model_name(config->text("model.path")) : config->text("model.id");
   auto options = gateway_options(*config, model_id);
   if (!options) return fail(options.error());
-  if (auto done = gateway::check_options(*options); !done) return fail(done.error());
+  if (auto done = gateway::check_options(*options); !done) {
+    Error error = done.error();
+    auto with_key = *options;
+    with_key.api_keys.push_back({"hint", std::string(32, 'x')});
+    if (options->api_keys.empty() && gateway::check_options(with_key).ok()) {
+      error.message +=
+          fmt::format(".\nSet one with: HEARTH_API_KEY=$(openssl rand -hex 24) hearth serve --host {}", config->text("listen.host"));
+    }
+    return fail(error);
+  }
 
   gateway::GatewayEvents events;
   events.listening = [&](unsigned short port) { print_banner(*config, model_id, port); };
   events.model_ready = [](const chat::ModelInfo& model) { spdlog::info("{} is ready, {} tokens of context", model.id, model.context); };
   events.model_failed = [](const Error& error) { spdlog::error("the model cannot be served: {}", error.message); };
-  if (auto done = gateway::run_gateway(std::move(*options), std::move(events)); !done) return fail(done.error());
+  if (auto done = gateway::run_gateway(std::move(*options), std::move(events)); !done) {
+    Error error = done.error();
+    const auto port = static_cast<std::uint16_t>(config->integer("listen.port"));
+    if (listen_problem(config->text("listen.host"), port) == EADDRINUSE)
+      error.message += fmt::format(".\nAnother port: hearth serve --port {}", port + 1);
+    return fail(error);
+  }
   return exit_ok;
 }
 
