@@ -43,6 +43,7 @@ class FaultTest : public ::testing::Test {
   FaultTest() {
     char path[] = "/tmp/hearth-test-XXXXXX";
     folder_ = mkdtemp(path);
+    setenv("XDG_RUNTIME_DIR", path, 1);  // a killed gateway leaves its socket's folder behind
   }
   ~FaultTest() override {
     client_.reset();
