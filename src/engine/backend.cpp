@@ -75,7 +75,8 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int threads) {
   ggml_threadpool_params params;
   ggml_threadpool_params_init(&params, threads);
   ggml_threadpool* pool = make(&params);
-  if (!pool) return Error{ErrorCode::io, "could not start " + std::to_string(threads) + " compute threads; set a smaller number of threads"};
+  if (!pool)
+    return Error{ErrorCode::io, "could not start " + std::to_string(threads) + " compute threads; set a smaller number of threads"};
   return std::unique_ptr<ThreadPool>(new ThreadPool(pool, threads, free));
 }
 

@@ -20,7 +20,8 @@ struct OutputSyntax {
   common_chat_parser_params params;
   // Texts at which a tool call or a thought may begin or end. While none is in sight, more text is more of the same and needs no parsing.
   std::vector<std::string> markers;
-  bool markers_known = false;  // false: the dialect has openings that are no fixed text
+  std::vector<std::string> call_markers, thought_ends;  // those among them
+  bool markers_known = false;                           // false: the dialect has openings that are no fixed text
 };
 
 struct ChatFormat::Impl {
@@ -71,16 +72,15 @@ Result<std::string> check_schema(const std::string& text, const std::string& par
 Result<std::string> schema_grammar(const std::string& schema, const std::string& param) {
   try {
     return json_schema_to_grammar(common_json::parse(schema));
-  } catch (const std::exception& e) {
-    return invalid(std::string("the schema cannot be turned into a grammar: ") + e.what(), param);
-  }
+  } catch (const std::exception& e) { return invalid(std::string("the schema cannot be turned into a grammar: ") + e.what(), param); }
 }
 
 Result<void> check_gbnf(const std::string& grammar) {
   if (grammar.empty()) return invalid("the grammar is empty: give GBNF rules, the first named \"root\"", "grammar");
   if (grammar.find('\0') != std::string::npos) return invalid("the grammar holds a NUL character", "grammar");
   if (grammar.size() > kMaxGrammarBytes) {
-    return invalid("the grammar has " + std::to_string(grammar.size()) + " bytes; the most is " + std::to_string(kMaxGrammarBytes), "grammar");
+    return invalid("the grammar has " + std::to_string(grammar.size()) + " bytes; the most is " + std::to_string(kMaxGrammarBytes),
+                   "grammar");
   }
   int depth = 0;
   for (char c : grammar) {
@@ -104,7 +104,7 @@ std::vector<std::size_t> tools_in_play(const chat::Request& request) {
   std::vector<std::size_t> out;
   for (std::size_t i = 0; i < request.tools.size(); ++i) {
     bool wanted = request.tool_choice.mode == chat::ToolChoice::Mode::named ? request.tools[i].name == request.tool_choice.name
-                                                                             : request.tool_choice.mode != chat::ToolChoice::Mode::none;
+                                                                            : request.tool_choice.mode != chat::ToolChoice::Mode::none;
     if (wanted) out.push_back(i);
   }
   return out;
@@ -256,7 +256,10 @@ Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answe
           mine.token = tokens[0];
           spec.preserved_tokens.push_back(tokens[0]);
         }
-        if (!trigger.value.empty()) syntax->markers.push_back(trigger.value);
+        if (!trigger.value.empty()) {
+          syntax->markers.push_back(trigger.value);
+          syntax->call_markers.push_back(trigger.value);
+        }
         break;
       }
       case COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN: mine.kind = GrammarTrigger::Kind::token; break;
@@ -268,22 +271,26 @@ Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answe
   }
   if (auto ok = check(impl_->model, spec, gbnf ? "grammar" : tools.empty() ? "response_format" : "tools"); !ok) return ok.error();
 
+  if (params.parser.empty()) return out;
   bool thinks = params.supports_thinking || !params.thinking_end_tags.empty();
-  // A template that keeps special tokens for its parser speaks a dialect even without tools or thoughts.
-  if (params.parser.empty() || (tools.empty() && !thinks && params.preserved_tokens.empty())) return out;
   try {
     syntax->params = common_chat_parser_params(params);
     syntax->params.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
     syntax->params.parse_tool_calls = !tools.empty();
     syntax->params.parser.load(params.parser);
+    // Most dialects without tools and thoughts are plain text; a few wrap even that, and then the parser does not give it back unchanged.
+    const std::string probe = "Plain text.";
+    if (tools.empty() && !thinks && common_chat_parse(probe, false, syntax->params).content == probe) return out;
   } catch (const std::exception& e) {
-    return internal_error(std::string("the parser for this chat template cannot be used: ") + e.what());
+    if (syntax->params.parser.empty()) return internal_error(std::string("this chat template's parser cannot be used: ") + e.what());
   }
   if (!params.thinking_start_tag.empty()) syntax->markers.push_back(params.thinking_start_tag);
   for (const std::string& tag : params.thinking_end_tags) {
-    if (!tag.empty()) syntax->markers.push_back(tag);
+    if (tag.empty()) continue;
+    syntax->markers.push_back(tag);
+    syntax->thought_ends.push_back(tag);
   }
-  if (tools.empty() && !params.preserved_tokens.empty()) syntax->markers_known = false;
+  if (tools.empty() && !thinks) syntax->markers_known = false;
   out.syntax = std::move(syntax);
   return out;
 }
@@ -351,11 +358,9 @@ void OutputParser::parse(bool partial, chat::Events& out) {
   }
   // A longer parse may say that white space already sent belongs to the markup: only what extends the old text is news.
   std::string sent = reasoning_;
-  bool more_reasoning = message.reasoning_content.size() > sent.size() && message.reasoning_content.starts_with(sent);
-  if (more_reasoning) emit_reasoning(std::string_view(message.reasoning_content).substr(sent.size()), out);
+  if (message.reasoning_content.starts_with(sent)) emit_reasoning(std::string_view(message.reasoning_content).substr(sent.size()), out);
   sent = text_ + space_;
-  bool more_text = message.content.size() > sent.size() && message.content.starts_with(sent);
-  if (more_text) emit_text(std::string_view(message.content).substr(sent.size()), out);
+  if (message.content.starts_with(sent)) emit_text(std::string_view(message.content).substr(sent.size()), out);
 
   for (std::size_t i = 0; i < message.tool_calls.size(); ++i) {
     if (calls_.size() <= i) calls_.emplace_back();
@@ -368,8 +373,38 @@ void OutputParser::parse(bool partial, chat::Events& out) {
     call.arguments = message.tool_calls[i].arguments;
   }
   emit_calls(false, out);
-  if (more_text && calls_.empty()) inside_ = Inside::text;
-  else if (more_reasoning && message.content.empty() && calls_.empty()) inside_ = Inside::reasoning;
+  // Text may pass unparsed from here on only if the parser holds nothing back.
+  bool pending = !calls_.empty() || std::any_of(syntax_->markers.begin(), syntax_->markers.end(),
+                                                [&](const std::string& marker) { return partial_match(raw_, marker) > 0; });
+  std::string said = text_ + space_;
+  if (!pending && !said.empty() && raw_.ends_with(said)) inside_ = Inside::text;
+  else if (!pending && said.empty() && !reasoning_.empty() && raw_.ends_with(reasoning_)) inside_ = Inside::reasoning;
+  else inside_ = Inside::unknown;
+}
+
+// The end of an answer that looked like the beginning of a call and was none: llama.cpp's parser forgives and forgets it.
+std::string_view OutputParser::unsaid() const {
+  if (!calls_.empty()) return {};
+  std::string_view rest = raw_;
+  std::string said = text_ + space_;
+  if (!said.empty()) {
+    std::size_t at = rest.rfind(said);
+    if (at == std::string_view::npos) return {};
+    rest.remove_prefix(at + said.size());
+  } else if (!reasoning_.empty()) {
+    std::size_t end = 0;
+    for (const std::string& tag : syntax_->thought_ends) {
+      if (std::size_t at = rest.rfind(tag); at != std::string_view::npos) end = std::max(end, at + tag.size());
+    }
+    if (end == 0) return {};
+    rest.remove_prefix(end);
+  }
+  std::string_view start = rest.substr(std::min(rest.size(), rest.find_first_not_of(" \t\r\n")));
+  if (start.empty()) return {};
+  for (const std::string& marker : syntax_->call_markers) {
+    if (start.starts_with(marker) || marker.starts_with(start)) return rest;
+  }
+  return {};
 }
 
 void OutputParser::emit_text(std::string_view text, chat::Events& out) {
@@ -414,14 +449,12 @@ void OutputParser::emit_calls(bool complete, chat::Events& out) {
 
 chat::Events OutputParser::finish(chat::FinishReason reason) {
   chat::Events out;
-  bool cut = reason != chat::FinishReason::stop;
-  std::size_t before = text_.size() + reasoning_.size();
   try {
-    if (!raw_.empty()) parse(cut, out);
+    if (!raw_.empty()) parse(reason != chat::FinishReason::stop, out);
+    emit_text(unsaid(), out);
   } catch (const std::exception&) {
     // Not in the model's own format after all. Nothing is lost: what has not been said yet goes out as it was written.
-    bool called = std::any_of(calls_.begin(), calls_.end(), [](const Call& call) { return call.begun; });
-    if (!called) {
+    if (std::none_of(calls_.begin(), calls_.end(), [](const Call& call) { return call.begun; })) {
       calls_.clear();
       std::string_view rest = raw_;
       std::string said = text_ + space_;
@@ -430,14 +463,8 @@ chat::Events OutputParser::finish(chat::FinishReason reason) {
       emit_text(rest, out);
     }
   }
-  // A cut-off answer may end in half a marker that will never be completed.
-  bool begun = std::any_of(calls_.begin(), calls_.end(), [](const Call& call) { return call.begun; });
-  if (cut && calls_.empty() && inside_ != Inside::unknown && text_.size() + reasoning_.size() == before && parsed_ < raw_.size()) {
-    std::string_view rest = std::string_view(raw_).substr(parsed_);
-    inside_ == Inside::text ? emit_text(rest, out) : emit_reasoning(rest, out);
-  }
   emit_calls(true, out);
-  begun = begun || std::any_of(calls_.begin(), calls_.end(), [](const Call& call) { return call.begun; });
+  bool begun = std::any_of(calls_.begin(), calls_.end(), [](const Call& call) { return call.begun; });
   if (!begun && !space_.empty()) {
     text_ += space_;
     out.push_back(chat::TextDelta{choice_, std::move(space_)});

@@ -21,8 +21,8 @@ struct OutputSyntax;
 
 struct RenderedChat {
   std::string prompt;
-  SamplerSpec constraints;        // grammar, triggers and preserved tokens only
-  std::vector<std::string> stop;  // the template's own, besides the request's
+  SamplerSpec constraints;                     // grammar, triggers and preserved tokens only
+  std::vector<std::string> stop;               // the template's own, besides the request's
   std::shared_ptr<const OutputSyntax> syntax;  // null: the answer is plain text
 };
 
@@ -67,6 +67,7 @@ class OutputParser {
   void emit_text(std::string_view text, chat::Events& out);
   void emit_reasoning(std::string_view text, chat::Events& out);
   void emit_calls(bool complete, chat::Events& out);
+  std::string_view unsaid() const;
 
   std::shared_ptr<const OutputSyntax> syntax_;
   int choice_;

@@ -79,7 +79,7 @@ Result<void> check_header(std::FILE* file, const std::string& name) {
 
 Result<ModelFile> open_model(const EngineOptions& options) {
   ModelFile out;
-  struct stat info {};
+  struct stat info{};
   if (options.model_path == "embedded:") {
     if (options.embedded_model.empty()) return Error{ErrorCode::config_invalid, "this build has no embedded model: name a GGUF file"};
     int fd = memfd_create("model.gguf", MFD_CLOEXEC);
@@ -163,7 +163,8 @@ class PooledContext {
     context_.reset();
     capacity_ = 0;
     context_.reset(llama_init_from_model(model_, params));
-    if (!context_) return internal_error("no context for " + std::to_string(tokens) + " tokens: " + log.errors("llama.cpp gives no reason"));
+    if (!context_)
+      return internal_error("no context for " + std::to_string(tokens) + " tokens: " + log.errors("llama.cpp gives no reason"));
     threads_.attach(context_.get());
     capacity_ = capacity;
     return {};
@@ -201,15 +202,16 @@ class Answer {
     usage_.cached_tokens += cached;
   }
   void deliver(chat::Events events, int tokens, bool finished) {
+    if (failed_) return;  // another prompt has ended the answer
     usage_.completion_tokens += tokens;
     if (finished && --unfinished_ == 0) events.push_back(usage_);
     if (!events.empty()) send(std::move(events));
   }
   void fail(Error error) {
+    if (std::exchange(failed_, true)) return;
     chat::Events events;
     events.push_back(chat::Failed{std::move(error)});
     send(std::move(events));
-    close();
   }
   std::size_t backlog() const { return sink_->backlog(); }
 
@@ -223,6 +225,7 @@ class Answer {
 
   std::shared_ptr<EventSink> sink_;
   int unfinished_;
+  bool failed_ = false;
   chat::Usage usage_;
   std::mutex mutex_;
   State state_ = State::waiting;
@@ -242,7 +245,7 @@ class PromptSink final : public GenerationSink {
     answer_->started(prompt_tokens, cached);
     if (echo_.empty()) return;
     chat::Events events;
-    // The first choice's echo comes with the prompt's scores, when there are any.
+    // The first choice's echo follows the prompt's scores, when there are any.
     for (int i = echo_scored_ ? 1 : 0; i < choices_; ++i) events.push_back(chat::TextDelta{first_choice_ + i, echo_});
     answer_->deliver(std::move(events), 0, false);
   }
@@ -250,13 +253,13 @@ class PromptSink final : public GenerationSink {
   void on_delta(SequenceDelta delta) override {
     int choice = first_choice_ + delta.choice;
     chat::Events events;
+    if (delta.choice == 0 && echo_scored_ && !echoed_ && (delta.token_count > 0 || delta.finished)) {
+      events.push_back(chat::TextDelta{choice, echo_});
+      echoed_ = true;
+    }
     for (chat::TokenInfo& info : delta.tokens) {
       info.choice = choice;
       events.push_back(std::move(info));
-    }
-    if (echo_scored_ && delta.choice == 0) {
-      events.push_back(chat::TextDelta{choice, echo_});
-      echo_scored_ = false;
     }
     if (!parsers_.empty()) {
       OutputParser& parser = *parsers_[index_of(delta.choice)];
@@ -278,7 +281,7 @@ class PromptSink final : public GenerationSink {
   std::shared_ptr<Answer> answer_;
   int first_choice_, choices_;
   std::string echo_;
-  bool echo_scored_;
+  bool echo_scored_, echoed_ = false;
   std::vector<std::unique_ptr<OutputParser>> parsers_;  // empty: the text is the answer
 };
 
@@ -402,9 +405,7 @@ Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
       // By path where there is one: a model split into several files finds its other parts by name.
       model_.reset(options_.model_path == "embedded:" ? llama_model_load_from_file_ptr(file->file.get(), params)
                                                       : llama_model_load_from_file(options_.model_path.c_str(), params));
-    } catch (const std::exception& e) {
-      return Error{ErrorCode::model_invalid, name + " cannot be loaded: " + e.what()};
-    }
+    } catch (const std::exception& e) { return Error{ErrorCode::model_invalid, name + " cannot be loaded: " + e.what()}; }
     if (state.stopped) return Error{ErrorCode::unavailable, "loading " + name + " was stopped"};
     if (!model_) {
       return Error{ErrorCode::model_invalid, name + " cannot be loaded: " + log.errors("llama.cpp gives no reason") +
@@ -428,7 +429,8 @@ Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
   bool encodes = llama_model_has_encoder(model);
   bool recurrent = llama_model_is_recurrent(model) || llama_model_is_hybrid(model);
   info_.rerank = pooling == LLAMA_POOLING_TYPE_RANK;
-  info_.chat = pooling == LLAMA_POOLING_TYPE_NONE && causal && !encodes && llama_model_has_decoder(model) && !llama_model_is_diffusion(model);
+  info_.chat =
+      pooling == LLAMA_POOLING_TYPE_NONE && causal && !encodes && llama_model_has_decoder(model) && !llama_model_is_diffusion(model);
   // Recurrent models see a sequence in pieces, so that pooling over all of it is not possible.
   info_.embeddings = !info_.rerank && !recurrent && !(encodes && llama_model_has_decoder(model));
   if (pooling == LLAMA_POOLING_TYPE_NONE) pooling = LLAMA_POOLING_TYPE_MEAN;
@@ -459,8 +461,10 @@ Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
 }
 
 Error LlamaEngine::cannot_generate() const {
-  return Error{ErrorCode::unsupported, "model \"" + info_.id + "\" (" + info_.architecture + ") does not generate text; it serves " +
-                                           (info_.rerank ? "reranking" : "embeddings"), "model"};
+  return Error{ErrorCode::unsupported,
+               "model \"" + info_.id + "\" (" + info_.architecture + ") does not generate text; it serves " +
+                   (info_.rerank ? "reranking" : "embeddings"),
+               "model"};
 }
 
 Result<std::vector<Token>> LlamaEngine::raw_tokens(const chat::RawPrompt& prompt, const std::string& param) const {
@@ -472,7 +476,8 @@ Result<std::vector<Token>> LlamaEngine::raw_tokens(const chat::RawPrompt& prompt
     int limit = llama_vocab_n_tokens(vocab_);
     for (Token token : prompt.tokens) {
       if (token < 0 || token >= limit) {
-        return invalid("token " + std::to_string(token) + " does not exist: this model has tokens 0 to " + std::to_string(limit - 1), param);
+        return invalid("token " + std::to_string(token) + " does not exist: this model has tokens 0 to " + std::to_string(limit - 1),
+                       param);
       }
     }
     tokens = prompt.tokens;
@@ -483,9 +488,10 @@ Result<std::vector<Token>> LlamaEngine::raw_tokens(const chat::RawPrompt& prompt
 
 Result<SamplerSpec> LlamaEngine::sampler(const chat::Request& request) const {
   const chat::Sampling& s = request.sampling;
-  for (auto ok : {check_range(s.temperature, 0, 1000, "temperature"), check_range(s.top_p, 0, 1, "top_p"), check_range(s.min_p, 0, 1, "min_p"),
-                  check_range(s.presence_penalty, -2, 2, "presence_penalty"), check_range(s.frequency_penalty, -2, 2, "frequency_penalty"),
-                  check_range(s.repeat_penalty, 0.01F, 100, "repeat_penalty")}) {
+  for (auto ok :
+       {check_range(s.temperature, 0, 1000, "temperature"), check_range(s.top_p, 0, 1, "top_p"), check_range(s.min_p, 0, 1, "min_p"),
+        check_range(s.presence_penalty, -2, 2, "presence_penalty"), check_range(s.frequency_penalty, -2, 2, "frequency_penalty"),
+        check_range(s.repeat_penalty, 0.01F, 100, "repeat_penalty")}) {
     if (!ok) return ok.error();
   }
   SamplerSpec spec;
@@ -521,8 +527,9 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
     return invalid("max_tokens is " + std::to_string(*request.max_tokens) + "; it must not be negative", "max_tokens");
   }
   if (request.top_logprobs && (*request.top_logprobs < 0 || *request.top_logprobs > kMaxTopLogprobs)) {
-    return invalid("top_logprobs is " + std::to_string(*request.top_logprobs) + "; it must be between 0 and " +
-                       std::to_string(kMaxTopLogprobs), "top_logprobs");
+    return invalid(
+        "top_logprobs is " + std::to_string(*request.top_logprobs) + "; it must be between 0 and " + std::to_string(kMaxTopLogprobs),
+        "top_logprobs");
   }
   auto base = sampler(request);
   if (!base) return std::move(base).error();
@@ -651,9 +658,7 @@ Result<void> LlamaEngine::exclusively(const std::function<void()>& job) {
     if (!accepted) return accepted;
     try {
       finished.get();
-    } catch (const std::future_error&) {
-      return Error{ErrorCode::unavailable, "the engine is stopping"};
-    }
+    } catch (const std::future_error&) { return Error{ErrorCode::unavailable, "the engine is stopping"}; }
     return {};
   }
   {
@@ -677,7 +682,8 @@ Result<std::vector<std::vector<float>>> LlamaEngine::pooled(const std::vector<st
   std::vector<std::vector<float>> out;
   for (std::size_t begin = 0; begin < inputs.size();) {
     std::size_t end = begin, total = 0;
-    while (end < inputs.size() && end - begin < PooledContext::max_sequences && total + inputs[end].size() <= room) total += inputs[end++].size();
+    while (end < inputs.size() && end - begin < PooledContext::max_sequences && total + inputs[end].size() <= room)
+      total += inputs[end++].size();
     Result<std::vector<std::vector<float>>> vectors = internal_error("not run");
     auto ran = exclusively([&] { vectors = pooled_->run(std::span(inputs).subspan(begin, end - begin)); });
     if (!ran) return ran.error();
@@ -695,7 +701,8 @@ Result<chat::Embeddings> LlamaEngine::embed(const chat::EmbeddingRequest& reques
   if (request.inputs.empty()) return invalid("input must not be empty", "input");
   if (request.dimensions && (*request.dimensions < 1 || *request.dimensions > width_)) {
     return invalid("dimensions is " + std::to_string(*request.dimensions) + "; this model's embeddings have " + std::to_string(width_) +
-                       ", so it must be between 1 and " + std::to_string(width_), "dimensions");
+                       ", so it must be between 1 and " + std::to_string(width_),
+                   "dimensions");
   }
   chat::Embeddings out;
   std::vector<std::vector<Token>> inputs;
@@ -704,8 +711,10 @@ Result<chat::Embeddings> LlamaEngine::embed(const chat::EmbeddingRequest& reques
     auto tokens = raw_tokens(request.inputs[i], param);
     if (!tokens) return std::move(tokens).error();
     if (static_cast<int>(tokens->size()) > info_.context) {
-      return Error{ErrorCode::context_length_exceeded, "the input has " + std::to_string(tokens->size()) + " tokens, but this model takes at most " +
-                                                           std::to_string(info_.context), param};
+      return Error{
+          ErrorCode::context_length_exceeded,
+          "the input has " + std::to_string(tokens->size()) + " tokens, but this model takes at most " + std::to_string(info_.context),
+          param};
     }
     out.prompt_tokens += static_cast<int>(tokens->size());
     inputs.push_back(std::move(*tokens));
@@ -727,8 +736,10 @@ Result<chat::Embeddings> LlamaEngine::embed(const chat::EmbeddingRequest& reques
 
 Result<chat::RerankResult> LlamaEngine::rerank(const chat::RerankRequest& request) {
   if (!info_.rerank) {
-    return Error{ErrorCode::unsupported, "model \"" + info_.id + "\" (" + info_.architecture +
-                                             ") does not rerank: that needs a model with a ranking head (pooling type \"rank\")", "model"};
+    return Error{ErrorCode::unsupported,
+                 "model \"" + info_.id + "\" (" + info_.architecture +
+                     ") does not rerank: that needs a model with a ranking head (pooling type \"rank\")",
+                 "model"};
   }
   if (request.documents.empty()) return invalid("documents must not be empty", "documents");
   if (request.top_n && *request.top_n < 1) return invalid("top_n must be at least 1", "top_n");
@@ -760,8 +771,10 @@ Result<chat::RerankResult> LlamaEngine::rerank(const chat::RerankRequest& reques
     }
     if (tokens.empty()) return invalid("query and document are both empty", param);
     if (static_cast<int>(tokens.size()) > info_.context) {
-      return Error{ErrorCode::context_length_exceeded, "query and document have " + std::to_string(tokens.size()) +
-                                                           " tokens, but this model takes at most " + std::to_string(info_.context), param};
+      return Error{ErrorCode::context_length_exceeded,
+                   "query and document have " + std::to_string(tokens.size()) + " tokens, but this model takes at most " +
+                       std::to_string(info_.context),
+                   param};
     }
     out.prompt_tokens += static_cast<int>(tokens.size());
     inputs.push_back(std::move(tokens));

@@ -13,14 +13,14 @@
 namespace hearth::engine {
 
 struct EngineOptions {
-  std::string model_path;         // GGUF; "embedded:" loads `embedded_model`
+  std::string model_path;           // GGUF; "embedded:" loads `embedded_model`
   std::string_view embedded_model;  // bytes that outlive the engine
-  std::string model_id;           // name clients use
-  int context = 0;                // KV cells in all, shared by every request; 0 = the model's training context, 8,192 to 32,768
-  int threads = 0;                // 0 = physical cores
-  int gpu_layers = -1;            // -1 = all when a GPU is there
-  std::string kv_type = "f16";    // f16, q8_0, q4_0
-  bool flash_attention = true;    // used where the model supports it
+  std::string model_id;             // name clients use
+  int context = 0;                  // KV cells in all, shared by every request; 0 = the model's training context, 8,192 to 32,768
+  int threads = 0;                  // 0 = physical cores
+  int gpu_layers = -1;              // -1 = all when a GPU is there
+  std::string kv_type = "f16";      // f16, q8_0, q4_0
+  bool flash_attention = true;      // used where the model supports it
   SchedulerOptions scheduler;
 };
 
@@ -61,8 +61,8 @@ struct Device {
   std::int64_t memory_total = 0, memory_free = 0;  // bytes
 };
 std::vector<Device> devices();
-std::string cpu_features();        // as ggml reports them
-std::string llama_cpp_version();   // e.g. "0.5.0"
+std::string cpu_features();       // as ggml reports them
+std::string llama_cpp_version();  // e.g. "0.5.0"
 // Sends llama.cpp's and ggml's own messages to our logger (warnings and errors; the rest at debug level). Call once per process.
 void route_engine_logs();
 

@@ -69,9 +69,7 @@ Result<common_sampler_ptr> make_common_sampler(const llama_model* model, const S
     common_sampler_ptr sampler(common_sampler_init(model, params));
     if (!sampler) return internal_error("the sampler could not be made");
     return sampler;
-  } catch (const std::exception& e) {
-    return invalid("the grammar cannot be used: " + log.errors(e.what()), "grammar");
-  }
+  } catch (const std::exception& e) { return invalid("the grammar cannot be used: " + log.errors(e.what()), "grammar"); }
 }
 
 class LlamaSampler : public Sampler {
@@ -135,9 +133,7 @@ class ChainSampler final : public LlamaSampler {
       }
       common_sampler_accept(chain_.get(), token, true);
       return sampled(token);
-    } catch (const std::exception& e) {
-      return internal_error(std::string("sampling failed: ") + e.what());
-    }
+    } catch (const std::exception& e) { return internal_error(std::string("sampling failed: ") + e.what()); }
   }
 
  private:
@@ -224,7 +220,7 @@ LlamaDecoder::LlamaDecoder(llama_model* model, llama_context* context)
 LlamaDecoder::~LlamaDecoder() { llama_free(context_); }
 
 Result<std::unique_ptr<LlamaDecoder>> LlamaDecoder::create(llama_model* model, const ThreadPool& threads,
-                                                          const LlamaDecoderOptions& options) {
+                                                           const LlamaDecoderOptions& options) {
   auto kv_type = kv_type_from_name(options.kv_type);
   if (!kv_type) return std::move(kv_type).error();
   llama_context_params params = llama_context_default_params();
@@ -354,8 +350,7 @@ Result<std::unique_ptr<Sampler>> LlamaDecoder::make_sampler(const SamplerSpec& s
   }
   auto chain = make_common_sampler(model_, spec);
   if (!chain) return std::move(chain).error();
-  return std::unique_ptr<Sampler>(
-      std::make_unique<ChainSampler>(*this, vocab_, context_, std::move(*chain), !spec.grammar.empty()));
+  return std::unique_ptr<Sampler>(std::make_unique<ChainSampler>(*this, vocab_, context_, std::move(*chain), !spec.grammar.empty()));
 }
 
 std::string LlamaDecoder::piece(Token token, bool special) const { return common_token_to_piece(vocab_, token, special); }

@@ -48,8 +48,8 @@ class Collector final : public EventSink {
 // Generates and waits. A refusal comes back as the collector's error.
 std::shared_ptr<Collector> run(Engine& engine, const chat::Request& request);
 
-chat::Request chat_request(const std::string& user, int max_tokens = 48);       // greedy
-chat::Request raw_request(const std::string& prompt, int max_tokens = 32);      // greedy
+chat::Request chat_request(const std::string& user, int max_tokens = 48);   // greedy
+chat::Request raw_request(const std::string& prompt, int max_tokens = 32);  // greedy
 chat::ToolSpec bash_tool();
 
 }  // namespace hearth::engine::testing

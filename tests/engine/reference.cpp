@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "engine/backend.h"
+
 namespace hearth::engine::testing {
 namespace {
 
@@ -13,6 +15,7 @@ using Model = std::unique_ptr<llama_model, void (*)(llama_model*)>;
 using Context = std::unique_ptr<llama_context, void (*)(llama_context*)>;
 
 Model open(const std::string& path) {
+  start_backend();  // its log
   llama_model_params params = llama_model_default_params();
   return {llama_model_load_from_file(path.c_str(), params), llama_model_free};
 }
@@ -26,7 +29,7 @@ std::vector<int> tokenize(const llama_vocab* vocab, const std::string& text, boo
 
 }  // namespace
 
-Reference reference(const std::string& path, const std::string& prompt, int max_tokens) {
+Reference reference(const std::string& path, const std::string& prompt, int max_tokens, bool score) {
   Reference out;
   Model model = open(path);
   const llama_vocab* vocab = llama_model_get_vocab(model.get());
@@ -34,7 +37,7 @@ Reference reference(const std::string& path, const std::string& prompt, int max_
   llama_context_params params = llama_context_default_params();
   params.n_ctx = 2048;
   params.n_batch = 512;
-  params.n_threads = params.n_threads_batch = 2;
+  params.n_threads = params.n_threads_batch = 1;
   Context context(llama_init_from_model(model.get(), params), llama_free);
   out.prompt = tokenize(vocab, prompt, true);
   std::vector<llama_token> tokens = out.prompt;
@@ -45,10 +48,10 @@ Reference reference(const std::string& path, const std::string& prompt, int max_
     batch.pos[i] = i;
     batch.n_seq_id[i] = 1;
     batch.seq_id[i][0] = 0;
-    batch.logits[i] = 1;
+    batch.logits[i] = score || i + 1 == batch.n_tokens;
   }
   EXPECT_EQ(llama_decode(context.get(), batch), 0);
-  for (int i = 0; i < batch.n_tokens; ++i) {
+  for (int i = score ? 0 : batch.n_tokens - 1; i < batch.n_tokens; ++i) {
     const float* row = llama_get_logits_ith(context.get(), i);
     out.prompt_logits.emplace_back(row, row + width);
   }
@@ -76,6 +79,7 @@ std::vector<float> reference_pooled(const std::string& path, const std::vector<i
   Model model = open(path);
   llama_context_params params = llama_context_default_params();
   params.n_ctx = params.n_batch = params.n_ubatch = 512;
+  params.n_threads = params.n_threads_batch = 1;
   params.embeddings = true;
   params.pooling_type = static_cast<enum llama_pooling_type>(pooling);
   Context context(llama_init_from_model(model.get(), params), llama_free);

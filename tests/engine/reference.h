@@ -7,13 +7,14 @@
 namespace hearth::engine::testing {
 
 struct Reference {
-  std::vector<int> prompt;           // tokens
-  std::vector<float> first_logits;   // after the prompt
-  std::vector<int> tokens;           // greedy continuation, end-of-generation left out
+  std::vector<int> prompt;          // tokens
+  std::vector<float> first_logits;  // after the prompt
+  std::vector<int> tokens;          // greedy continuation, end-of-generation left out
   std::string text;
   std::vector<std::vector<float>> prompt_logits;  // one row per prompt token
 };
-Reference reference(const std::string& model, const std::string& prompt, int max_tokens);
+// `score`: fill prompt_logits too. (The last layer then works on more rows at once, which rounds differently.)
+Reference reference(const std::string& model, const std::string& prompt, int max_tokens, bool score = false);
 
 // llama.cpp's own pooled vector of `text`, not normalised; one value for a ranking model.
 std::vector<float> reference_pooled(const std::string& model, const std::vector<int>& tokens, int pooling);

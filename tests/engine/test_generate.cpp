@@ -201,10 +201,10 @@ TEST(Generate, GbnfConstrainsChatAndRaw) {
 
 TEST(Generate, AGrammarWithNoWayOutEndsTheAnswerNotTheProcess) {
   chat::Request request = raw_request("x");
-  // 'a', then a character above every code point there is.
-  request.format = {chat::OutputFormat::Kind::gbnf, "root ::= \"a\" [^\\x00-\\U0010FFFF]"};
+  // The end-of-generation token may never come in the middle, and nothing else may follow the "a".
+  request.format = {chat::OutputFormat::Kind::gbnf, "root ::= \"a\" <[2045]> \"b\""};
   auto answer = run(nano(), request);
-  ASSERT_TRUE(answer->error());
+  ASSERT_TRUE(answer->error()) << answer->text();
   EXPECT_EQ(answer->error()->param, "grammar");
   EXPECT_FALSE(run(nano(), chat_request("list all files"))->text().empty()) << "the engine goes on";
 }
@@ -216,16 +216,15 @@ TEST(Generate, BadConstraintsAreRefusedBeforeTheyRun) {
     std::string schema, param;
   };
   std::string deep(5000, '(');
-  for (const Bad& bad : {Bad{Kind::gbnf, "root ::= ", "grammar"}, Bad{Kind::gbnf, "root ::= missing", "grammar"},
-                         Bad{Kind::gbnf, "other ::= \"a\"", "grammar"}, Bad{Kind::gbnf, "root ::= root \"a\"", "grammar"},
-                         Bad{Kind::gbnf, "root ::= \"unclosed", "grammar"}, Bad{Kind::gbnf, "", "grammar"},
-                         Bad{Kind::gbnf, "%llguidance {}", "grammar"}, Bad{Kind::gbnf, "root ::= " + deep, "grammar"},
-                         Bad{Kind::gbnf, "root ::= [a-z]{1,999999999}", "grammar"}, Bad{Kind::gbnf, std::string(70000, 'a'), "grammar"},
-                         Bad{Kind::json_schema, "{", "response_format"}, Bad{Kind::json_schema, "[]", "response_format"},
-                         Bad{Kind::json_schema, R"({"type":"nonsense"})", "response_format"},
-                         Bad{Kind::json_schema, R"({"$ref":"#/missing"})", "response_format"},
-                         Bad{Kind::json_schema, R"({"type":"string","pattern":")" + std::string(2000, '(') + R"("})", "response_format"},
-                         Bad{Kind::json_schema, R"({"type":"string","pattern":"^(a$"})", "response_format"}}) {
+  for (const Bad& bad :
+       {Bad{Kind::gbnf, "root ::= missing", "grammar"}, Bad{Kind::gbnf, "other ::= \"a\"", "grammar"},
+        Bad{Kind::gbnf, "root ::= root \"a\"", "grammar"}, Bad{Kind::gbnf, "root ::= \"unclosed", "grammar"},
+        Bad{Kind::gbnf, "", "grammar"}, Bad{Kind::gbnf, "%llguidance {}", "grammar"}, Bad{Kind::gbnf, "root ::= " + deep, "grammar"},
+        Bad{Kind::gbnf, std::string(70000, 'a'), "grammar"}, Bad{Kind::json_schema, "{", "response_format"},
+        Bad{Kind::json_schema, "[]", "response_format"}, Bad{Kind::json_schema, R"({"type":"nonsense"})", "response_format"},
+        Bad{Kind::json_schema, R"({"$ref":"#/missing"})", "response_format"},
+        Bad{Kind::json_schema, R"({"type":"string","pattern":")" + std::string(2000, '(') + R"("})", "response_format"},
+        Bad{Kind::json_schema, R"({"type":"string","pattern":"^(a$"})", "response_format"}}) {
     for (auto request : {chat_request("hi"), raw_request("hi")}) {
       request.format = {bad.kind, bad.schema};
       auto answer = run(nano(), request);
@@ -274,9 +273,10 @@ TEST(Generate, BadParametersNameTheField) {
   EXPECT_EQ(refused([](auto& r) { r.max_tokens = -1; }).param, "max_tokens");
   EXPECT_EQ(refused([](auto& r) { r.top_logprobs = 21; }).param, "top_logprobs");
   EXPECT_EQ(refused([](auto& r) { r.messages.clear(); }).param, "messages");
-  EXPECT_EQ(refused([](auto& r) { r.messages.clear(), r.prompts = {{.text = "", .tokens = {}}}; }).param, "prompt");
+  EXPECT_EQ(refused([](auto& r) { r.messages.clear(), r.prompts = {{.text = "\xff", .tokens = {}}}; }).param, "prompt");
   EXPECT_EQ(refused([](auto& r) { r.messages.clear(), r.prompts = {{.text = "", .tokens = {1, 99999}}}; }).param, "prompt");
-  Error image = refused([](auto& r) { r.messages[0].content.push_back({.kind = chat::ContentPart::Kind::image, .url = "http://x/y.png"}); });
+  Error image =
+      refused([](auto& r) { r.messages[0].content.push_back({.kind = chat::ContentPart::Kind::image, .url = "http://x/y.png"}); });
   EXPECT_EQ(image.code, ErrorCode::unsupported);
   EXPECT_EQ(image.param, "messages[0].content[1]");
 }

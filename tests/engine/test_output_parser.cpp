@@ -26,8 +26,9 @@ Dialect& dialect(const std::string& chat_template) {
     start_backend();
     std::string path = nano_path();
     if (!chat_template.empty()) {
-      path = random_model("template-" + chat_template, "--layers 1 --vocab '" + nano_path() + "' --chat-template '" HEARTH_LLAMA_DIR
-                                                       "/models/templates/" + chat_template + ".jinja'");
+      path = random_model(
+          "template-" + chat_template,
+          "--layers 1 --vocab '" + nano_path() + "' --chat-template '" HEARTH_LLAMA_DIR "/models/templates/" + chat_template + ".jinja'");
     }
     llama_model_params params = llama_model_default_params();
     params.vocab_only = true;
@@ -162,7 +163,8 @@ TEST(OutputParser, ThoughtsThenACall) {
 TEST(OutputParser, LongArgumentsAreReadWhole) {
   RenderedChat chat = rendered("", true);
   auto seconds = [&](std::size_t bytes) {
-    std::string output = "<tool_call>\n{\"name\": \"bash\", \"arguments\": {\"command\": \"" + std::string(bytes, 'x') + "\"}}\n</tool_call>";
+    std::string output =
+        "<tool_call>\n{\"name\": \"bash\", \"arguments\": {\"command\": \"" + std::string(bytes, 'x') + "\"}}\n</tool_call>";
     auto start = std::chrono::steady_clock::now();
     Said said = feed(chat, output, 4);
     EXPECT_EQ(said.calls.at(0).arguments.size(), bytes + std::string("{\"command\": \"\"}").size());

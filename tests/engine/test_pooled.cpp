@@ -113,7 +113,7 @@ TEST(Embeddings, BadInputs) {
   request.inputs.push_back({.text = {}, .tokens = {1, 2, 999999}});
   EXPECT_EQ(nano().embed(request).error().code, ErrorCode::invalid_request);
   EXPECT_EQ(nano().embed(inputs({"\xff\xfe"})).error().code, ErrorCode::invalid_request);
-  EXPECT_EQ(nano().embed(inputs({""})).error().code, ErrorCode::invalid_request);
+  EXPECT_TRUE(nano().embed(inputs({""}))) << "the tokenizer's own first token is input enough";
 }
 
 TEST(Embeddings, AnEmbeddingModelDoesNotGenerate) {
@@ -134,17 +134,18 @@ TEST(Rerank, ScoresEqualLlamaCppsAndComeBestFirst) {
   auto engine = load(path);
   EXPECT_TRUE(engine->info().rerank);
   EXPECT_FALSE(engine->info().embeddings);
-  chat::RerankRequest request{.query = "what is a panda", .documents = {"hi there", "the giant panda is a bear", "it is a bird", "hi there"}};
+  chat::RerankRequest request{.query = "what is a panda",
+                              .documents = {"hi there", "the giant panda is a bear", "it is a bird", "hi there"}};
   auto result = engine->rerank(request);
   ASSERT_TRUE(result) << result.error().message;
   ASSERT_EQ(result->items.size(), 4U);
   for (std::size_t i = 0; i < 4; ++i) {
     const auto& item = result->items[i];
     if (i > 0) EXPECT_LE(item.score, result->items[i - 1].score);
-    // BERT's pair form: [CLS] query [SEP] document [SEP].
+    // As llama-server puts them: [CLS] query [SEP] document, and an end only where the tokenizer has one to add.
     auto tokens = reference_tokens(path, request.query, true);
     auto document = reference_tokens(path, request.documents[static_cast<std::size_t>(item.index)], true);
-    tokens.insert(tokens.end(), document.begin() + 1, document.end());
+    tokens.insert(tokens.end(), document.begin() + 1, document.end() - 1);
     float expected = reference_pooled(path, tokens, 4)[0];
     EXPECT_NEAR(item.score, expected, 2e-4 * (1 + std::abs(expected)));
   }
@@ -162,7 +163,7 @@ TEST(Rerank, AModelWithoutARankingHeadSaysSo) {
 
 TEST(Score, EqualsLogSoftmaxOfLlamaCppsLogits) {
   std::string text = "find . -name '*.txt' -print";
-  Reference expected = reference(nano_path(), text, 0);
+  Reference expected = reference(nano_path(), text, 0, true);
   auto request = raw_request(text);
   request.top_logprobs = 3;
   auto result = nano().score(request);

@@ -27,16 +27,24 @@ struct Shape {
 
 // Shapes of published models: SmolLM2-135M, Qwen2.5-0.5B, Llama-3.2-1B. The vocabulary comes from --vocab.
 const std::map<std::string, std::function<void(Shape&)>> presets{
-    {"100m", [](Shape& s) { s.arch = "llama", s.layers = 30, s.width = 576, s.heads = 9, s.kv_heads = 3, s.ffn = 1536, s.context = 8192, s.tied = true; }},
-    {"500m", [](Shape& s) { s.arch = "qwen2", s.layers = 24, s.width = 896, s.heads = 14, s.kv_heads = 2, s.ffn = 4864, s.context = 32768, s.tied = true; }},
-    {"1b", [](Shape& s) { s.arch = "llama", s.layers = 16, s.width = 2048, s.heads = 32, s.kv_heads = 8, s.ffn = 8192, s.context = 32768, s.tied = true; }},
+    {"100m",
+     [](Shape& s) {
+       s.arch = "llama", s.layers = 30, s.width = 576, s.heads = 9, s.kv_heads = 3, s.ffn = 1536, s.context = 8192, s.tied = true;
+     }},
+    {"500m",
+     [](Shape& s) {
+       s.arch = "qwen2", s.layers = 24, s.width = 896, s.heads = 14, s.kv_heads = 2, s.ffn = 4864, s.context = 32768, s.tied = true;
+     }},
+    {"1b",
+     [](Shape& s) {
+       s.arch = "llama", s.layers = 16, s.width = 2048, s.heads = 32, s.kv_heads = 8, s.ffn = 8192, s.context = 32768, s.tied = true;
+     }},
 };
 
-const std::map<std::string, ggml_type> types{{"f32", GGML_TYPE_F32}, {"f16", GGML_TYPE_F16}, {"q8_0", GGML_TYPE_Q8_0}, {"q4_0", GGML_TYPE_Q4_0}};
-const std::map<std::string, llama_ftype> ftypes{{"f32", LLAMA_FTYPE_ALL_F32},
-                                                {"f16", LLAMA_FTYPE_MOSTLY_F16},
-                                                {"q8_0", LLAMA_FTYPE_MOSTLY_Q8_0},
-                                                {"q4_0", LLAMA_FTYPE_MOSTLY_Q4_0}};
+const std::map<std::string, ggml_type> types{
+    {"f32", GGML_TYPE_F32}, {"f16", GGML_TYPE_F16}, {"q8_0", GGML_TYPE_Q8_0}, {"q4_0", GGML_TYPE_Q4_0}};
+const std::map<std::string, llama_ftype> ftypes{
+    {"f32", LLAMA_FTYPE_ALL_F32}, {"f16", LLAMA_FTYPE_MOSTLY_F16}, {"q8_0", LLAMA_FTYPE_MOSTLY_Q8_0}, {"q4_0", LLAMA_FTYPE_MOSTLY_Q4_0}};
 
 struct GgufDeleter {
   void operator()(gguf_context* c) const { gguf_free(c); }
@@ -221,13 +229,19 @@ int main(int argc, char** argv) {
       "Presets have the layers, widths and heads of SmolLM2-135M (100m), Qwen2.5-0.5B (500m) and Llama-3.2-1B (1b).");
   Shape shape;
   std::string preset;
-  app.add_option("--preset", preset, "A real shape; flags after it change parts")->check(CLI::IsMember(std::vector<std::string>{"100m", "500m", "1b"}))
-      ->each([&shape](const std::string& name) { presets.at(name)(shape); })->trigger_on_parse();
+  app.add_option("--preset", preset, "A real shape; flags after it change parts")
+      ->check(CLI::IsMember(std::vector<std::string>{"100m", "500m", "1b"}))
+      ->each([&shape](const std::string& name) { presets.at(name)(shape); })
+      ->trigger_on_parse();
   app.add_option("--arch", shape.arch, "Architecture")
-      ->check(CLI::IsMember(std::vector<std::string>{"llama", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3", "bert"}))->capture_default_str();
+      ->check(CLI::IsMember(std::vector<std::string>{"llama", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3", "bert"}))
+      ->capture_default_str();
   app.add_option("--vocab", shape.vocab, "GGUF file to copy the tokenizer and chat template from")->required()->check(CLI::ExistingFile);
-  app.add_option("--type", shape.type, "Type of the matrices")->check(CLI::IsMember(std::vector<std::string>{"f32", "f16", "q8_0", "q4_0"}))->capture_default_str();
-  app.add_option("--pooling", shape.pooling, "Makes an embedding or reranking model")->check(CLI::IsMember(std::vector<std::string>{"mean", "cls", "last", "rank"}));
+  app.add_option("--type", shape.type, "Type of the matrices")
+      ->check(CLI::IsMember(std::vector<std::string>{"f32", "f16", "q8_0", "q4_0"}))
+      ->capture_default_str();
+  app.add_option("--pooling", shape.pooling, "Makes an embedding or reranking model")
+      ->check(CLI::IsMember(std::vector<std::string>{"mean", "cls", "last", "rank"}));
   app.add_option("--chat-template", shape.chat_template, "Jinja file to use as the chat template")->check(CLI::ExistingFile);
   auto number = [&](const char* name, int& value, const char* help) {
     app.add_option(name, value, help)->check(CLI::Range(1, 1 << 20))->capture_default_str();
@@ -245,7 +259,8 @@ int main(int argc, char** argv) {
   app.add_option("--seed", shape.seed, "Same seed, same weights")->capture_default_str();
   app.add_option("out", shape.out, "File to write")->required();
   CLI11_PARSE(app, argc, argv);
-  if (shape.width % shape.heads != 0 || shape.heads % shape.kv_heads != 0) fail("--width must be a multiple of --heads, and --heads of --kv-heads");
+  if (shape.width % shape.heads != 0 || shape.heads % shape.kv_heads != 0)
+    fail("--width must be a multiple of --heads, and --heads of --kv-heads");
   if (shape.arch == "gemma2") shape.tied = true;
   if (is_bert(shape)) {
     shape.kv_heads = shape.heads;
