@@ -13,6 +13,7 @@
 #include <set>
 #include <sstream>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace hearth::app {
@@ -90,7 +91,7 @@ Processors read_processors(const fs::path& root) {
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof set, &set) == 0) out.online = CPU_COUNT(&set);
   std::ifstream file(root / "proc/cpuinfo");
-  std::set<std::string> cores;
+  std::set<std::pair<std::string, std::string>> cores;  // socket and core
   std::string socket;
   for (std::string line; std::getline(file, line);) {
     const auto colon = line.find(": ");
@@ -98,7 +99,7 @@ Processors read_processors(const fs::path& root) {
     const std::string value = line.substr(colon + 2);
     if (line.starts_with("model name") && out.model.empty()) out.model = value;
     if (line.starts_with("physical id")) socket = value;
-    if (line.starts_with("core id")) cores.insert(socket + "/" + value);
+    if (line.starts_with("core id")) cores.emplace(socket, value);
   }
   out.physical = static_cast<int>(cores.size());
   for (const auto& folder : group_folders(root, "")) {
