@@ -162,13 +162,13 @@ int main(int argc, char** argv) {
   const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
   std::string model, name, json_file, document, only;
   std::string hearth_command =
-      (here / "hearth").string() +
+      std::string(HEARTH_PROGRAM) +
       " serve --model {model} --port {port} --context {context} --threads {threads} --state-folder {folder} --log-level warn";
   std::string peer_command =
       (here / "llama-server").string() +
       " -m {model} --host 127.0.0.1 --port {port} -c {context} -t {threads} -tb {threads} -np 8 -fa on -b 2048 -ub 512 --no-ui";
   int rounds = 5, threads = core_count(), context = 32'768;
-  double seconds = 2;
+  double seconds = 2, limit = 270;
   bool quick = false;
   app.add_option("--model", model, "GGUF file")->required()->check(CLI::ExistingFile);
   app.add_option("--name", name, "Section of the document: \"engine NAME\"; the file's name if not given");
@@ -177,6 +177,7 @@ int main(int argc, char** argv) {
   app.add_option("--peer", peer_command, "llama-server's command")->capture_default_str();
   app.add_option("--rounds", rounds, "Interleaved rounds")->capture_default_str();
   app.add_option("--seconds", seconds, "About the length of one throughput measurement")->capture_default_str();
+  app.add_option("--limit", limit, "No further round starts after so many seconds")->capture_default_str();
   app.add_option("--threads", threads, "Compute threads of each server")->capture_default_str();
   app.add_option("--context", context, "KV cells of each server")->capture_default_str();
   app.add_option("--cases", only, "Only these, comma-separated: decode prefill load prefix");
@@ -187,6 +188,7 @@ int main(int argc, char** argv) {
   if (quick) {
     rounds = 2;
     seconds = 1;
+    limit = 60;
   }
   if (name.empty()) name = fs::path(model).stem();
   const auto wanted = [&only](const char* what) { return only.empty() || only.find(what) != std::string::npos; };
@@ -253,7 +255,9 @@ int main(int argc, char** argv) {
     std::vector<std::set<std::int64_t>> prompt_sums(servers.size());
     std::vector<LoadReport> all_chats(servers.size());
 
-    for (int round = 0; round < rounds; ++round) {
+    const auto begin = std::chrono::steady_clock::now();
+    int round = 0;
+    for (; round < rounds && std::chrono::steady_clock::now() - begin < std::chrono::duration<double>(limit); ++round) {
       const std::uint64_t first = prompts.take(4'000'000);
       for (std::size_t i = 0; i < servers.size(); ++i) {
         const std::size_t index = (i + static_cast<std::size_t>(round)) % servers.size();
@@ -317,15 +321,14 @@ int main(int argc, char** argv) {
     std::size_t equal = 0;
     for (std::size_t i = 0; i < std::min(texts[0].size(), texts[1].size()); ++i) equal += texts[0][i] == texts[1][i] ? 1 : 0;
 
-    const auto without_paths = [&](std::string command) {
-      const std::string prefix = here.string() + "/";
-      for (std::size_t at; (at = command.find(prefix)) != std::string::npos;) command.erase(at, prefix.size());
-      return command;
+    const auto without_folder = [](const std::string& command) {
+      const std::size_t end = command.find(' ');
+      return fs::path(command.substr(0, end)).filename().string() + (end == std::string::npos ? "" : command.substr(end));
     };
     report.notes = {
         "Model: " + fs::path(model).filename().string() + ", " + std::to_string(fs::file_size(model) >> 20) + " MiB.",
-        "Peer: `" + without_paths(peer_command) + "`",
-        "hearth: `" + without_paths(hearth_command) + "`",
+        "Peer: `" + without_folder(peer_command) + "`",
+        "hearth: `" + without_folder(hearth_command) + "`",
         std::to_string(threads) + " threads, " + std::to_string(context) + " KV cells each; both run all the time, one is asked at a time.",
         "Decode: prompts of 16 words, " + std::to_string(answer) +
             " tokens per answer, generated tokens over the time from first request to "
@@ -339,7 +342,7 @@ int main(int argc, char** argv) {
         "Checked: every answer has exactly the tokens asked for; both servers count the same prompt tokens; greedy texts at 1 stream equal "
         "in " +
             std::to_string(equal) + " of " + std::to_string(texts[0].size()) + " answers.",
-        std::to_string(rounds) + " interleaved rounds; median (min–max); ratios are taken inside a round."};
+        std::to_string(round) + " interleaved rounds; median (min–max); ratios are taken inside a round."};
     for (Measurement* m : {&decode1, &decode8, &sampled8, &prefill1, &prefill8, &first50, &first99, &slowest, &meanwhile, &prefix_first,
                            &prefix_again, &memory}) {
       if (!m->rounds.empty()) report.measurements.push_back(*m);

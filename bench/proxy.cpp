@@ -82,8 +82,8 @@ int main(int argc, char** argv) {
   double seconds = 1.5;
   bool quick = false;
   const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
-  std::string hearth_command =
-      (here / "hearth").string() + " serve --port {port} --engine-url http://127.0.0.1:{upstream} --state-folder {folder} --log-level warn";
+  std::string hearth_command = std::string(HEARTH_PROGRAM) +
+                               " serve --port {port} --engine-url http://127.0.0.1:{upstream} --state-folder {folder} --log-level warn";
   std::string nginx = "nginx", json_file, document;
   app.add_option("--rounds", rounds, "Interleaved rounds")->capture_default_str();
   app.add_option("--seconds", seconds, "Length of one measurement")->capture_default_str();
