@@ -11,12 +11,11 @@
 #include <bit>
 #include <cerrno>
 #include <cmath>
-#include <condition_variable>
 #include <cstring>
 #include <future>
-#include <mutex>
 #include <random>
 
+#include "base/mutex.h"
 #include "base/utf8.h"
 #include "engine/backend.h"
 #include "engine/chat_format.h"
@@ -56,7 +55,7 @@ struct ModelFile {
 Result<void> check_header(std::FILE* file, const std::string& name) {
   unsigned char head[8] = {};
   std::size_t got = std::fread(head, 1, sizeof head, file);
-  std::rewind(file);
+  std::fseek(file, 0, SEEK_SET);
   auto bad = [&](const std::string& what) { return Error{ErrorCode::model_invalid, name + " " + what}; };
   if (got == 0) return bad("is empty: download or copy it again");
   if (std::memcmp(head, "GGUF", 4) != 0) {
@@ -88,7 +87,7 @@ Result<ModelFile> open_model(const EngineOptions& options) {
     if (std::fwrite(options.embedded_model.data(), 1, options.embedded_model.size(), out.file.get()) != options.embedded_model.size()) {
       return Error{ErrorCode::io, "the embedded model could not be unpacked into memory: " + reason(errno)};
     }
-    std::rewind(out.file.get());
+    std::fseek(out.file.get(), 0, SEEK_SET);
     out.bytes = static_cast<std::int64_t>(options.embedded_model.size());
     if (stat("/proc/self/exe", &info) == 0) out.changed = info.st_mtime;
     if (auto ok = check_header(out.file.get(), "the embedded model"); !ok) return ok.error();
@@ -187,12 +186,12 @@ class Answer {
       : sink_(std::move(sink)), unfinished_(static_cast<int>(prompts) * choices) {}
 
   void open() {
-    std::lock_guard lock(mutex_);
+    MutexLock lock(mutex_);
     state_ = State::open;
     if (!waiting_.empty()) sink_->on_events(std::exchange(waiting_, {}));
   }
   void close() {
-    std::lock_guard lock(mutex_);
+    MutexLock lock(mutex_);
     state_ = State::closed;
     waiting_.clear();
   }
@@ -218,7 +217,7 @@ class Answer {
  private:
   enum class State { waiting, open, closed };
   void send(chat::Events events) {
-    std::lock_guard lock(mutex_);
+    MutexLock lock(mutex_);
     if (state_ == State::open) sink_->on_events(std::move(events));
     else if (state_ == State::waiting) std::move(events.begin(), events.end(), std::back_inserter(waiting_));
   }
@@ -227,9 +226,9 @@ class Answer {
   int unfinished_;
   bool failed_ = false;
   chat::Usage usage_;
-  std::mutex mutex_;
-  State state_ = State::waiting;
-  chat::Events waiting_;
+  Mutex mutex_;
+  State state_ GUARDED_BY(mutex_) = State::waiting;
+  chat::Events waiting_ GUARDED_BY(mutex_);
 };
 
 // One prompt's choices.
@@ -370,11 +369,11 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<Scheduler> scheduler_;  // stops before what it uses goes
 
   // For models without a scheduler.
-  std::mutex alone_;
-  mutable std::mutex state_mutex_;
-  std::condition_variable idle_;
-  int working_ = 0;
-  bool draining_ = false;
+  Mutex alone_;  // around a job that uses pooled_
+  mutable Mutex state_mutex_;
+  Condition idle_;
+  int working_ GUARDED_BY(state_mutex_) = 0;
+  bool draining_ GUARDED_BY(state_mutex_) = false;
 };
 
 Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
@@ -662,15 +661,15 @@ Result<void> LlamaEngine::exclusively(const std::function<void()>& job) {
     return {};
   }
   {
-    std::lock_guard lock(state_mutex_);
+    MutexLock lock(state_mutex_);
     if (draining_) return Error{ErrorCode::unavailable, "the engine is stopping", {}, std::chrono::seconds(1)};
     ++working_;
   }
   {
-    std::lock_guard lock(alone_);
+    MutexLock lock(alone_);
     job();
   }
-  std::lock_guard lock(state_mutex_);
+  MutexLock lock(state_mutex_);
   if (--working_ == 0) idle_.notify_all();
   return {};
 }
@@ -790,7 +789,7 @@ Result<chat::RerankResult> LlamaEngine::rerank(const chat::RerankRequest& reques
 
 SchedulerStats LlamaEngine::stats() const {
   if (scheduler_) return scheduler_->stats();
-  std::lock_guard lock(state_mutex_);
+  MutexLock lock(state_mutex_);
   SchedulerStats stats;
   stats.running = working_;
   return stats;  // never busy: without a heartbeat, a long batch must not look like a hang
@@ -798,14 +797,18 @@ SchedulerStats LlamaEngine::stats() const {
 
 void LlamaEngine::drain() {
   if (scheduler_) return scheduler_->drain();
-  std::lock_guard lock(state_mutex_);
+  MutexLock lock(state_mutex_);
   draining_ = true;
 }
 
 bool LlamaEngine::wait_idle(std::chrono::milliseconds up_to) {
   if (scheduler_) return scheduler_->wait_idle(up_to);
-  std::unique_lock lock(state_mutex_);
-  return idle_.wait_for(lock, up_to, [this] { return working_ == 0; });
+  const auto until = std::chrono::steady_clock::now() + up_to;
+  MutexLock lock(state_mutex_);
+  while (working_ != 0) {
+    if (!idle_.wait_until(state_mutex_, until)) return working_ == 0;
+  }
+  return true;
 }
 
 }  // namespace

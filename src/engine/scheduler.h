@@ -48,7 +48,7 @@ struct SequenceDelta {
 class GenerationSink {
  public:
   virtual ~GenerationSink() = default;
-  // Prefill is done; `cached` prompt tokens came from the prefix cache. Once per request, before any delta.
+  // Prefill is done (or, where the prompt is scored, has begun); `cached` prompt tokens came from the prefix cache. Once, before any delta.
   virtual void on_started(int prompt_tokens, int cached) = 0;
   virtual void on_delta(SequenceDelta delta) = 0;
   // The request ended without all choices finished. Nothing follows.
@@ -77,7 +77,7 @@ class GenerationHandle {
   GenerationHandle() = default;
   explicit GenerationHandle(std::shared_ptr<std::atomic<bool>> cancelled) { cancelled_.push_back(std::move(cancelled)); }
   GenerationHandle(GenerationHandle&&) = default;
-  GenerationHandle& operator=(GenerationHandle&& other) {
+  GenerationHandle& operator=(GenerationHandle&& other) noexcept {
     cancel();
     cancelled_ = std::move(other.cancelled_);
     return *this;

@@ -464,15 +464,18 @@ void SchedulerCore::deliver_prompt_scores(Sequence& s) {
   if (!delta.tokens.empty()) s.generation().sink->on_delta(std::move(delta));
 }
 
+void SchedulerCore::announce(const Sequence& s) {
+  Request& request = *s.request;
+  if (request.started) return;
+  request.started = true;
+  stats_.cached_tokens += s.pin.tokens;
+  request.generation.sink->on_started(s.prompt_size(), s.pin.tokens);
+}
+
 // The first choice's prompt is in the KV memory: others may share it from now on, its own siblings first of all.
 void SchedulerCore::prompt_done(Sequence& s) {
   Request& request = *s.request;
   stats_.prompt_tokens += s.prompt_size();
-  if (!request.started) {
-    request.started = true;
-    stats_.cached_tokens += s.pin.tokens;
-    request.generation.sink->on_started(s.prompt_size(), s.pin.tokens);
-  }
   if (can_share_) s.pin = cache_.insert(s.generation().prompt, s.seq, s.pin);
   if (s.choice != 0) return;
   for (int c = request.generation.choices - 1; c > 0; --c) {
@@ -485,7 +488,9 @@ void SchedulerCore::prompt_done(Sequence& s) {
 
 // The sequence's rows have been computed: choose its next token if its end was among them, and send what that makes visible.
 void SchedulerCore::deliver(Sequence& s) {
-  if (s.generation().echo_logprobs && s.generated == 0) deliver_prompt_scores(s);
+  const bool scores = s.generation().echo_logprobs && s.generated == 0;
+  if (scores || s.remaining() == 0) announce(s);
+  if (scores) deliver_prompt_scores(s);
   if (s.remaining() > 0) return;
   if (s.generated == 0) prompt_done(s);
   const int row = s.first_row + s.rows - 1;

@@ -59,6 +59,7 @@ class SchedulerCore {
   void fail_request(Request& request, const Error& error);
   void deliver(Sequence& sequence);
   void deliver_prompt_scores(Sequence& sequence);
+  void announce(const Sequence& sequence);
   void prompt_done(Sequence& sequence);
   void retire(Sequence& sequence);  // gives its KV to the cache and its sequence id back
   void remove_finished();

@@ -6,9 +6,9 @@
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
-#include <mutex>
 #include <new>
 
+#include "base/mutex.h"
 #include "fleet/loop_event.h"
 
 namespace hearth::fleet {
@@ -27,8 +27,8 @@ class WakeHub : public std::enable_shared_from_this<WakeHub> {
  private:
   void wake_all();
   asio::io_context& io_;
-  std::mutex mutex_;
-  std::vector<std::shared_ptr<Sink>> woken_;
+  Mutex mutex_;
+  std::vector<std::shared_ptr<Sink>> woken_ GUARDED_BY(mutex_);
 };
 
 class Sink final : public engine::EventSink, public std::enable_shared_from_this<Sink> {
@@ -40,7 +40,7 @@ class Sink final : public engine::EventSink, public std::enable_shared_from_this
     if (events.empty()) return;
     bool first = false;
     {
-      const std::lock_guard lock(mutex_);
+      const MutexLock lock(mutex_);
       first = pending_.empty();
       if (first) {
         pending_ = std::move(events);
@@ -55,7 +55,7 @@ class Sink final : public engine::EventSink, public std::enable_shared_from_this
 
   // The loop.
   chat::Events take() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     backlog_.store(0, std::memory_order_relaxed);
     return std::exchange(pending_, {});
   }
@@ -63,15 +63,15 @@ class Sink final : public engine::EventSink, public std::enable_shared_from_this
 
  private:
   const std::shared_ptr<WakeHub> hub_;
-  std::mutex mutex_;
-  chat::Events pending_;
+  Mutex mutex_;
+  chat::Events pending_ GUARDED_BY(mutex_);
   std::atomic<std::size_t> backlog_{0};
 };
 
 void WakeHub::add(std::shared_ptr<Sink> sink) {
   bool first = false;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     first = woken_.empty();
     woken_.push_back(std::move(sink));
   }
@@ -81,7 +81,7 @@ void WakeHub::add(std::shared_ptr<Sink> sink) {
 void WakeHub::wake_all() {
   std::vector<std::shared_ptr<Sink>> woken;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     woken.swap(woken_);
   }
   for (const auto& sink : woken) {

@@ -206,6 +206,14 @@ class Supervisor::Impl : public std::enable_shared_from_this<Impl> {
     }
   }
 
+  net::Task<bool> wait_ended(int of, std::chrono::milliseconds up_to) {
+    const auto self = shared_from_this();
+    const auto deadline = TimePoint::clock::now() + up_to;
+    const auto alive = [&] { return generation == of && state == State::ready; };
+    while (alive() && TimePoint::clock::now() < deadline) co_await changed.wait_until(deadline);
+    co_return !alive();
+  }
+
   net::Task<void> stop() {
     const auto self = shared_from_this();
     stopping = true;
@@ -266,6 +274,7 @@ void Supervisor::start() {
   impl_->spawn(impl_->run());
 }
 net::Task<Result<void>> Supervisor::wait_ready(std::chrono::milliseconds up_to, int after) { return impl_->wait_ready(up_to, after); }
+net::Task<bool> Supervisor::wait_ended(int generation, std::chrono::milliseconds up_to) { return impl_->wait_ended(generation, up_to); }
 net::Task<void> Supervisor::stop() { return impl_->stop(); }
 void Supervisor::kill() {
   if (impl_->process) impl_->process->signal(SIGKILL);

@@ -50,6 +50,8 @@ class Supervisor {
   // Returns once a worker is ready. At once with the reason when it cannot load its model or is stopping; unavailable with the state after
   // `up_to`. `after` names a generation known to be dead: only a later one counts.
   net::Task<Result<void>> wait_ready(std::chrono::milliseconds up_to, int after = 0);
+  // Whether the worker of that generation is known to have ended, waiting up to `up_to` for the news.
+  net::Task<bool> wait_ended(int generation, std::chrono::milliseconds up_to);
   // SIGTERM, grace, SIGKILL; returns when the process is gone.
   net::Task<void> stop();
   // SIGKILL, at once and without waiting.

@@ -31,6 +31,7 @@ using net::Task;
 // Clients give up on GET /v1/models after 3 s.
 constexpr auto models_wait = 2'000ms;
 constexpr auto scrape_wait = 500ms;
+constexpr auto news_wait = 500ms;  // from the end of a connection to the news that its process has ended
 
 // A folder only we can enter, for the worker's socket.
 class PrivateFolder {
@@ -262,8 +263,9 @@ class Gateway::Impl::Service final : public wire::Provider {
     const int tried = gate_.generation();
     auto first_request = gate_.supervisor ? request : std::move(request);
     auto stream = co_await gate_.upstream->generate(std::move(first_request), caller);
-    // Refused, so never begun: the worker has just ended. Its successor may serve it.
-    if (!stream.ok() && stream.error().code == ErrorCode::unavailable && gate_.supervisor) {
+    // The worker has just ended, and nothing of an answer has been seen: its successor may serve the request, once. A process that is going down
+    // may still accept a connection and drop it, so a lost connection counts like a refused one, if the worker did end.
+    if (!stream.ok() && gate_.supervisor && co_await worker_ended(stream.error(), tried)) {
       const auto again = co_await gate_.ready(gate_.options.start_wait, tried);
       if (!again.ok()) co_return again.error();
       stream = co_await gate_.upstream->generate(std::move(request), caller);
@@ -305,6 +307,12 @@ class Gateway::Impl::Service final : public wire::Provider {
   }
 
  private:
+  Task<bool> worker_ended(const Error& error, int generation) {
+    if (error.code == ErrorCode::unavailable) co_return true;
+    if (error.code != ErrorCode::upstream_failed) co_return false;
+    co_return co_await gate_.supervisor->wait_ended(generation, news_wait);
+  }
+
   // Waits for the engine and replaces `model` by the served model it means.
   Task<Result<void>> prepare(std::string& model) {
     const auto ready = co_await gate_.ready(gate_.options.start_wait);

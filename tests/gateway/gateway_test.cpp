@@ -304,8 +304,7 @@ TEST_F(GatewayTest, ANewWorkerServesTheRequestAfterACrash) {
     ++ready;
   };
   start_worker("crash_on_first_request");
-  EXPECT_EQ(chat().status, 502);
-  EXPECT_EQ(chat().status, 200);
+  EXPECT_EQ(chat().status, 200) << "nothing of the answer had been seen, so the next worker gives it";
   EXPECT_EQ(metric("hearth_worker_restarts_total"), 1);
   EXPECT_TRUE(test::wait_for(io_, [&] { return ready == 2; }));
 }
