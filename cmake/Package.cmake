@@ -2,9 +2,8 @@
 include(GNUInstallDirs)
 if(HEARTH_PORTABLE)
   # lib/hearth is where ggml looks for its CPU variants: GGML_BACKEND_DIR in LlamaCpp.cmake.
-  # The back ends are modules ggml opens by name at run time, so they keep their plain name beside the versioned one.
   get_property(backends CACHE GGML_AVAILABLE_BACKENDS PROPERTY VALUE)
-  set_target_properties(llama llama-common ggml ggml-base ${backends} PROPERTIES INSTALL_RPATH "$ORIGIN")
+  set_target_properties(llama llama-common ggml ggml-base ${backends} PROPERTIES INSTALL_RPATH "$ORIGIN" PUBLIC_HEADER "")
   install(TARGETS llama llama-common ggml ggml-base LIBRARY DESTINATION lib/hearth NAMELINK_SKIP COMPONENT hearth)
   install(TARGETS ${backends} LIBRARY DESTINATION lib/hearth COMPONENT hearth)
 endif()
