@@ -184,7 +184,7 @@ constexpr std::array table{
             .flag = "prefix-cache",
             .kind = bytes,
             .fallback = "auto",
-            .help = "KV memory kept for requests that begin alike; auto = what running ones do not need, 0 = off",
+            .help = "KV kept for requests that begin alike, in cells and host memory; auto = an eighth of the free memory, at most 4GiB; 0 = off",
             .choices = "auto",
             .worker = true},
     Setting{.key = "scheduler.park",

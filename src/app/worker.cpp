@@ -1,14 +1,22 @@
 #include "fleet/worker.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 
 #include "app/commands.h"
+#include "app/machine.h"
 #include "base/log.h"
 #include "catalog/default_model.h"
 
 namespace hearth::app {
 namespace {
+
+// -1 stands for auto.
+std::int64_t prefix_cache_bytes(std::int64_t set) {
+  constexpr std::int64_t most = std::int64_t{4} << 30;
+  return set >= 0 ? set : std::min(most, static_cast<std::int64_t>(read_memory().available / 8));
+}
 
 struct WorkerFlags {
   std::map<std::string, std::string> settings;
@@ -32,7 +40,7 @@ int worker(const WorkerFlags& flags) {
   engine.kv_type = config->text("model.kv_type");
   engine.scheduler.max_running = static_cast<int>(config->integer("scheduler.parallel"));
   engine.scheduler.queue_limit = static_cast<int>(config->integer("scheduler.queue_limit"));
-  engine.scheduler.prefix_cache_bytes = config->integer("scheduler.prefix_cache");
+  engine.scheduler.prefix_cache_bytes = prefix_cache_bytes(config->integer("scheduler.prefix_cache"));
   engine.scheduler.park_bytes = config->integer("scheduler.park");
   return fleet::run_worker(std::move(options));
 }

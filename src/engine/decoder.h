@@ -52,6 +52,8 @@ class Decoder {
   virtual std::int64_t bytes_per_cell() const = 0;
   // Whether part of a sequence can be removed and copied (not so for recurrent models): without it, no prefix is ever shared.
   virtual bool can_share_prefix() const = 0;
+  // Whether save() keeps every position of a sequence; not so with sliding-window attention, where only what the end can still see is kept.
+  virtual bool saves_all_positions() const = 0;
 
   // Runs the batch. On failure nothing of the batch stays in the KV memory.
   virtual Result<void> decode(std::span<const BatchToken> batch) = 0;
@@ -59,7 +61,7 @@ class Decoder {
   virtual void share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) = 0;
   // Drops positions [begin, end) of `seq`, end = -1 for all from `begin`; cells that no sequence holds any more become free.
   virtual void remove(SeqId seq, std::int32_t begin, std::int32_t end) = 0;
-  // The sequence's KV state as bytes, and back: decoding goes on from it exactly as if it had never left.
+  // The KV state of the positions that `seq` holds as bytes, and back into an empty sequence: decoding goes on exactly as if they had never left.
   virtual Result<std::vector<std::uint8_t>> save(SeqId seq) = 0;
   virtual Result<void> restore(SeqId seq, std::span<const std::uint8_t> state) = 0;
 

@@ -248,6 +248,7 @@ Result<std::unique_ptr<LlamaDecoder>> LlamaDecoder::create(llama_model* model, c
   int trained = llama_model_n_ctx_train(model);
   decoder->max_request_ = trained > 0 ? std::min(trained, decoder->cells_) : decoder->cells_;
   decoder->can_share_ = !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model);
+  decoder->saves_all_ = llama_model_n_swa(model) == 0;
   if (auto measured = decoder->measure(); !measured) return std::move(measured).error();
   return decoder;
 }

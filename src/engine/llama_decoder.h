@@ -36,6 +36,7 @@ class LlamaDecoder final : public Decoder {
   int max_request_tokens() const override { return max_request_; }
   std::int64_t bytes_per_cell() const override { return bytes_per_cell_; }
   bool can_share_prefix() const override { return can_share_; }
+  bool saves_all_positions() const override { return saves_all_; }
 
   Result<void> decode(std::span<const BatchToken> batch) override;
   void share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) override;
@@ -58,6 +59,7 @@ class LlamaDecoder final : public Decoder {
   int cells_ = 0, sequences_ = 0, max_batch_ = 0, max_request_ = 0;
   std::int64_t bytes_per_cell_ = 0;
   bool can_share_ = false;
+  bool saves_all_ = false;
   // llama_batch as columns, kept between calls.
   std::vector<std::int32_t> token_, pos_, seq_, seq_count_;
   std::vector<std::int32_t*> seq_list_;

@@ -9,19 +9,34 @@ struct PrefixCache::Node {
   std::vector<Token> edge;  // tokens from the parent to here; empty only for the root
   Node* parent = nullptr;
   std::map<Token, std::unique_ptr<Node>> children;
-  SeqId seq = -1;  // leaves only: a sequence that covers the path from the root to here
-  int pins = 0;    // running sequences whose prefix passes through or ends here
-  std::uint64_t used = 0;
+  bool resident = true;
+  std::vector<std::uint8_t> saved;  // parked: the KV of the edge
+  SeqId seq = -1;                   // resident leaves only: a sequence that covers the path from the root to here
+  int pins = 0;                     // running sequences whose prefix passes through or ends here
+  std::uint64_t used = 0;           // never older than a child's
 
   int length() const { return static_cast<int>(edge.size()); }
-  bool leaf() const { return children.empty() && parent != nullptr; }
+  bool has_resident_child() const {
+    return std::any_of(children.begin(), children.end(), [](const auto& child) { return child.second->resident; });
+  }
 };
 
 namespace {
+
 int common_length(std::span<const Token> a, std::span<const Token> b) {
   const std::size_t n = std::min(a.size(), b.size());
   return static_cast<int>(std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin()).first - a.begin());
 }
+
+template <class NodePtr>
+NodePtr oldest(const std::vector<NodePtr>& nodes, bool (*eligible)(const NodePtr&)) {
+  NodePtr found = nullptr;
+  for (NodePtr node : nodes) {
+    if (eligible(node) && (found == nullptr || node->used < found->used)) found = node;
+  }
+  return found;
+}
+
 }  // namespace
 
 SequencePool::SequencePool(int count) {
@@ -35,34 +50,44 @@ SeqId SequencePool::take() {
   return id;
 }
 
-PrefixCache::PrefixCache(Decoder& decoder, SequencePool& pool) : decoder_(decoder), pool_(pool), root_(std::make_unique<Node>()) {}
+PrefixCache::PrefixCache(Decoder& decoder, SequencePool& pool, std::int64_t idle_bytes)
+    : decoder_(decoder),
+      pool_(pool),
+      limit_(idle_bytes),
+      cell_bytes_(std::max<std::int64_t>(1, decoder.bytes_per_cell())),
+      parks_(idle_bytes > 0 && decoder.can_share_prefix() && decoder.saves_all_positions()),
+      scratch_(parks_ ? pool.take() : -1),
+      root_(std::make_unique<Node>()) {}
 PrefixCache::~PrefixCache() = default;
 
-PrefixCache::Match PrefixCache::peek(std::span<const Token> tokens) const {
-  Match match;
+int PrefixCache::pinned_match(std::span<const Token> tokens) const {
   const Node* node = root_.get();
-  for (;;) {
-    const auto rest = tokens.subspan(static_cast<std::size_t>(match.tokens));
-    if (rest.empty()) return match;
+  int matched = 0;
+  while (matched < static_cast<int>(tokens.size())) {
+    const auto rest = tokens.subspan(static_cast<std::size_t>(matched));
     const auto child = node->children.find(rest.front());
-    if (child == node->children.end()) return match;
+    if (child == node->children.end() || child->second->pins == 0) break;
     node = child->second.get();
     const int common = common_length(node->edge, rest);
-    match.tokens += common;
-    if (node->pins == 0) match.unpinned += common;
-    if (common < node->length()) return match;
+    matched += common;
+    if (common < node->length()) break;
   }
+  return matched;
 }
 
-PrefixCache::Pin PrefixCache::acquire(std::span<const Token> tokens, SeqId seq) {
+PrefixCache::Pin PrefixCache::acquire(std::span<const Token> tokens, SeqId seq, int unused) {
   Node* node = root_.get();
   int matched = 0;
-  for (;;) {
+  while (matched < static_cast<int>(tokens.size())) {
     const auto rest = tokens.subspan(static_cast<std::size_t>(matched));
-    if (rest.empty()) break;
     const auto child = node->children.find(rest.front());
     if (child == node->children.end()) break;
     Node* next = child->second.get();
+    // Pinned while we look further, so that making room never takes the path itself.
+    pin_path(next);
+    const bool there = next->resident || make_resident(next, unused);
+    unpin_path(next);
+    if (!there) break;
     const int common = common_length(next->edge, rest);
     node = common < next->length() ? split(next, common) : next;
     matched += common;
@@ -81,81 +106,130 @@ PrefixCache::Pin PrefixCache::insert(std::span<const Token> tokens, SeqId seq, P
     if (!evict_sequence()) return pin;
     own = pool_.take();
   }
-  int covered = pin.tokens;
-  Node* node = extend(tokens, seq, pin.node != nullptr ? pin.node : root_.get(), pin.tokens, covered);
+  int covered = 0;
+  Node* node = follow(tokens, seq, pin, covered);
   const int total = static_cast<int>(tokens.size());
-  if (covered < total) {
+  if (covered < total) node = add_leaf(node, tokens.subspan(static_cast<std::size_t>(covered)));
+  if (any_sequence(node) < 0) {
     decoder_.share(seq, own, 0, total);
-    node = add_leaf(node, tokens.subspan(static_cast<std::size_t>(covered)), own);
+    settle(node, own);
   } else {
     pool_.give_back(own);
   }
   pin_path(node);
-  if (pin.node != nullptr) unpin_path(pin.node);
+  release(pin);
   touch(node);
   return {node, total};
 }
 
 void PrefixCache::insert_and_release(std::span<const Token> tokens, SeqId seq, Pin pin) {
-  int covered = pin.tokens;
-  Node* node = extend(tokens, seq, pin.node != nullptr ? pin.node : root_.get(), pin.tokens, covered);
-  if (covered < static_cast<int>(tokens.size())) {
-    node = add_leaf(node, tokens.subspan(static_cast<std::size_t>(covered)), seq);
+  int covered = 0;
+  Node* node = follow(tokens, seq, pin, covered);
+  if (covered < static_cast<int>(tokens.size())) node = add_leaf(node, tokens.subspan(static_cast<std::size_t>(covered)));
+  if (node != root_.get() && any_sequence(node) < 0) {
+    settle(node, seq);
   } else {
     decoder_.remove(seq, 0, -1);
     pool_.give_back(seq);
   }
   touch(node);
-  if (pin.node != nullptr) unpin_path(pin.node);
+  release(pin);
 }
 
 void PrefixCache::release(Pin pin) {
   if (pin.node != nullptr) unpin_path(pin.node);
 }
 
-// Hangs a leaf with `edge`, covered by `seq`, under `node`; a node that was a leaf itself is covered by the new one and gives its sequence back.
-PrefixCache::Node* PrefixCache::add_leaf(Node* node, std::span<const Token> edge, SeqId seq) {
-  if (node->leaf()) {
-    decoder_.remove(node->seq, 0, -1);
-    pool_.give_back(node->seq);
-    node->seq = -1;
-    std::erase(leaves_, node);
-  }
-  auto leaf = std::make_unique<Node>();
-  leaf->edge.assign(edge.begin(), edge.end());
-  leaf->parent = node;
-  leaf->seq = seq;
-  Node* const added = leaf.get();
-  node->children.emplace(edge.front(), std::move(leaf));
-  leaves_.push_back(added);
-  cells_ += added->length();
-  return added;
-}
-
-// Follows `tokens` from `from` (at `depth`) as far as the tree goes; where `seq` holds cells of its own for tokens the tree has, replaces them by
-// the tree's. Returns the node reached; `covered` is its depth.
-PrefixCache::Node* PrefixCache::extend(std::span<const Token> tokens, SeqId seq, Node* from, int depth, int& covered) {
-  Node* node = from;
-  covered = depth;
+// Follows `tokens` from `from` as far as the tree goes, for a sequence that holds the KV of them all. Where a resident node has cells for tokens
+// that `seq` holds cells of its own for, the node's replace them; a parked node takes over the sequence's cells. Returns the node reached;
+// `covered` is its depth. A node that took over cells has no covering sequence yet.
+PrefixCache::Node* PrefixCache::follow(std::span<const Token> tokens, SeqId seq, Pin from, int& covered) {
+  Node* node = from.node != nullptr ? from.node : root_.get();
+  Node* shared = node;  // the last node whose cells were there before
+  covered = from.tokens;
+  int shared_end = covered;
   while (covered < static_cast<int>(tokens.size())) {
     const auto rest = tokens.subspan(static_cast<std::size_t>(covered));
     const auto child = node->children.find(rest.front());
     if (child == node->children.end()) break;
     Node* next = child->second.get();
     const int common = common_length(next->edge, rest);
+    if (!next->resident) {
+      if (common < next->length()) {  // saved bytes cannot be divided
+        drop(next);
+        break;
+      }
+      parked_bytes_ -= static_cast<std::int64_t>(next->saved.size());
+      next->saved = {};
+      next->resident = true;
+      std::erase(parked_, next);
+      cells_ += next->length();
+      node = next;
+      covered += common;
+      continue;
+    }
     node = common < next->length() ? split(next, common) : next;
     covered += common;
+    shared = node;
+    shared_end = covered;
   }
-  if (covered > depth) {
-    decoder_.remove(seq, depth, covered);
-    decoder_.share(any_sequence(node), seq, depth, covered);
+  if (shared_end > from.tokens) {
+    decoder_.remove(seq, from.tokens, shared_end);
+    decoder_.share(any_sequence(shared), seq, from.tokens, shared_end);
   }
   return node;
 }
 
-// Cuts `node`'s edge after `at` tokens and returns the new upper half; pointers to `node` keep meaning the whole path.
+// Hangs a leaf with `edge` under `node`. It has no covering sequence yet.
+PrefixCache::Node* PrefixCache::add_leaf(Node* node, std::span<const Token> edge) {
+  auto leaf = std::make_unique<Node>();
+  leaf->edge.assign(edge.begin(), edge.end());
+  leaf->parent = node;
+  Node* const added = leaf.get();
+  node->children.emplace(edge.front(), std::move(leaf));
+  cells_ += added->length();
+  return added;
+}
+
+// Makes `own`, which covers the whole path to `end`, its sequence. The ancestor that was a leaf until now gives its own back.
+void PrefixCache::settle(Node* end, SeqId own) {
+  for (Node* node = end->parent; node != nullptr; node = node->parent) {
+    if (node->seq < 0) continue;
+    decoder_.remove(node->seq, 0, -1);
+    pool_.give_back(node->seq);
+    node->seq = -1;
+    std::erase(leaves_, node);
+  }
+  end->seq = own;
+  leaves_.push_back(end);
+}
+
+// Copies a parked node, whose parent is resident, back into cells. False when there is no room.
+bool PrefixCache::make_resident(Node* node, int& unused) {
+  const int need = node->length();
+  if (unused < need) unused += evict(need - unused);
+  if (unused < need || (pool_.available() == 0 && !evict_sequence())) return false;
+  const SeqId own = pool_.take();
+  if (!decoder_.restore(own, node->saved)) {
+    decoder_.remove(own, 0, -1);
+    pool_.give_back(own);
+    return false;
+  }
+  unused -= need;
+  parked_bytes_ -= static_cast<std::int64_t>(node->saved.size());
+  node->saved = {};
+  node->resident = true;
+  std::erase(parked_, node);
+  cells_ += need;
+  const int start = depth(node->parent);
+  if (start > 0) decoder_.share(any_sequence(node->parent), own, 0, start);
+  settle(node, own);
+  return true;
+}
+
+// Cuts a resident `node`'s edge after `at` tokens and returns the new upper half; pointers to `node` keep meaning the whole path.
 PrefixCache::Node* PrefixCache::split(Node* node, int at) {
-  assert(at > 0 && at < node->length());
+  assert(node->resident && at > 0 && at < node->length());
   auto upper = std::make_unique<Node>();
   Node* const up = upper.get();
   up->parent = node->parent;
@@ -166,7 +240,8 @@ PrefixCache::Node* PrefixCache::split(Node* node, int at) {
   std::unique_ptr<Node> lower = std::move(slot);
   lower->edge.erase(lower->edge.begin(), lower->edge.begin() + at);
   lower->parent = up;
-  up->children.emplace(lower->edge.front(), std::move(lower));
+  const Token first = lower->edge.front();
+  up->children.emplace(first, std::move(lower));
   slot = std::move(upper);
   return up;
 }
@@ -174,54 +249,101 @@ PrefixCache::Node* PrefixCache::split(Node* node, int at) {
 int PrefixCache::evict(int cells) {
   int freed = 0;
   while (freed < cells) {
-    Node* leaf = least_recent_leaf();
+    Node* leaf = oldest_leaf();
     if (leaf == nullptr) break;
-    const int n = std::min(cells - freed, leaf->length());
-    cut(leaf, n);
-    freed += n;
+    // The end of an edge goes before its beginning: shorter prefixes serve more requests.
+    if (leaf->length() > cells - freed) {
+      split(leaf, leaf->length() - (cells - freed));
+    }
+    freed += leaf->length();
+    if (!park(leaf)) drop(leaf);
   }
+  trim();
   return freed;
 }
 
 bool PrefixCache::evict_sequence() {
   const std::size_t before = pool_.available();
   while (pool_.available() == before) {
-    Node* leaf = least_recent_leaf();
+    Node* leaf = oldest_leaf();
     if (leaf == nullptr) return false;
-    cut(leaf, leaf->length());
+    if (!park(leaf)) drop(leaf);
   }
+  trim();
   return true;
 }
 
-PrefixCache::Node* PrefixCache::least_recent_leaf() const {
-  Node* oldest = nullptr;
-  for (Node* leaf : leaves_) {
-    if (leaf->pins == 0 && (oldest == nullptr || leaf->used < oldest->used)) oldest = leaf;
-  }
-  return oldest;
+// Moves a resident leaf's KV to host memory. False when that is not possible; then nothing has changed.
+bool PrefixCache::park(Node* leaf) {
+  if (!parks_ || leaf->length() * cell_bytes_ > limit_) return false;
+  const int end = depth(leaf);
+  decoder_.share(leaf->seq, scratch_, end - leaf->length(), end);
+  auto state = decoder_.save(scratch_);
+  decoder_.remove(scratch_, 0, -1);
+  if (!state) return false;
+  leave_cells(leaf);
+  leaf->resident = false;
+  leaf->saved = std::move(state).value();
+  parked_bytes_ += static_cast<std::int64_t>(leaf->saved.size());
+  parked_.push_back(leaf);
+  return true;
 }
 
-// Drops the last `n` tokens of a leaf's edge. An empty edge removes the leaf; its parent becomes a leaf if that was its only child.
-void PrefixCache::cut(Node* leaf, int n) {
-  const int end = depth(leaf);
-  cells_ -= n;
-  if (n < leaf->length()) {
-    decoder_.remove(leaf->seq, end - n, -1);
-    leaf->edge.resize(leaf->edge.size() - static_cast<std::size_t>(n));
-    return;
-  }
-  Node* parent = leaf->parent;
+// Gives up a resident leaf's cells. Its parent becomes a leaf if nothing else covers it.
+void PrefixCache::leave_cells(Node* leaf) {
+  const int start = depth(leaf->parent);
   const SeqId seq = leaf->seq;
+  leaf->seq = -1;
+  leaf->resident = false;
   std::erase(leaves_, leaf);
-  parent->children.erase(leaf->edge.front());
-  if (parent != root_.get() && parent->children.empty()) {
-    decoder_.remove(seq, end - n, -1);
+  cells_ -= leaf->length();
+  Node* const parent = leaf->parent;
+  if (parent != root_.get() && !parent->has_resident_child()) {
+    decoder_.remove(seq, start, -1);
     parent->seq = seq;
     leaves_.push_back(parent);
   } else {
     decoder_.remove(seq, 0, -1);
     pool_.give_back(seq);
   }
+}
+
+// Removes a node with everything below it: a resident leaf or a parked node; what is below either is parked.
+void PrefixCache::drop(Node* node) {
+  while (!node->children.empty()) drop(node->children.begin()->second.get());
+  if (node->resident) {
+    leave_cells(node);
+  } else {
+    parked_bytes_ -= static_cast<std::int64_t>(node->saved.size());
+    std::erase(parked_, node);
+  }
+  node->parent->children.erase(node->edge.front());
+}
+
+void PrefixCache::trim() {
+  while (idle_bytes() > limit_) {
+    Node* parked = oldest_parked();
+    Node* leaf = oldest_leaf();
+    if (parked != nullptr && (leaf == nullptr || parked->used <= leaf->used)) {
+      drop(parked);
+    } else if (leaf != nullptr) {
+      const auto excess = static_cast<int>((idle_bytes() - limit_ + cell_bytes_ - 1) / cell_bytes_);
+      if (excess < leaf->length() && leaf->children.empty()) split(leaf, leaf->length() - excess);
+      drop(leaf);
+    } else {
+      return;
+    }
+  }
+}
+
+std::int64_t PrefixCache::idle_bytes() const { return unpinned_cells() * cell_bytes_ + parked_bytes_; }
+
+PrefixCache::Node* PrefixCache::oldest_leaf() const {
+  return oldest<Node*>(leaves_, [](Node* const& node) { return node->pins == 0; });
+}
+
+PrefixCache::Node* PrefixCache::oldest_parked() const {
+  return oldest<Node*>(parked_, [](Node* const& node) { return node->pins == 0 && node->children.empty(); });
 }
 
 void PrefixCache::pin_path(Node* node) {
@@ -241,9 +363,13 @@ void PrefixCache::touch(Node* node) {
   for (; node != nullptr; node = node->parent) node->used = clock_;
 }
 
-SeqId PrefixCache::any_sequence(const Node* node) const {
-  while (!node->children.empty()) node = node->children.begin()->second.get();
-  return node->seq;
+// A sequence that covers the path to a resident node; -1 where nothing below has been settled yet.
+SeqId PrefixCache::any_sequence(const Node* node) {
+  SeqId seq = node->seq;
+  for (auto child = node->children.begin(); seq < 0 && child != node->children.end(); ++child) {
+    if (child->second->resident) seq = any_sequence(child->second.get());
+  }
+  return seq;
 }
 
 int PrefixCache::depth(const Node* node) {

@@ -1,7 +1,10 @@
-// Requests begin alike: the same system prompt, the same tools, the conversation so far. The prefix cache keeps the KV cells of what was already
-// computed and hands them to the next request that starts with the same tokens, whoever sent it. It is a radix tree over tokens; every node owns
-// the KV cells of its edge. A leaf holds a decoder sequence that covers the whole path from the root; inner nodes are covered by any leaf
-// below them. Paths in use by running sequences are pinned; of the rest the least recently used is cut from its end, only as far as needed.
+// Requests begin alike: the same system prompt, the same tools, the conversation so far. The prefix cache keeps the KV of what was already computed
+// and hands it to the next request that starts with the same tokens, whoever sent it. It is a radix tree over tokens; every node owns the KV of
+// its edge, either resident in the decoder's cells or parked as bytes in host memory. Idle resident cells cost every running sequence time,
+// because attention passes over all cells in use; so idle prefixes are parked while others run, and come back by a copy instead of a computation.
+//
+// Resident nodes form a tree of their own at the root. Its leaves hold a decoder sequence that covers the whole path from the root; inner nodes are
+// covered by any leaf below them. Paths in use by running sequences are pinned and stay resident. Of the rest the least recently used goes first.
 // Not thread-safe: belongs to the scheduler's thread.
 #pragma once
 
@@ -29,26 +32,24 @@ class SequencePool {
 
 class PrefixCache {
  public:
-  PrefixCache(Decoder& decoder, SequencePool& pool);
+  // `idle_bytes`: how much KV that nobody uses may be kept, resident and parked together; 0 keeps none.
+  PrefixCache(Decoder& decoder, SequencePool& pool, std::int64_t idle_bytes);
   ~PrefixCache();
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
 
   struct Node;
-  // A pinned path: while it lives, the cells of its tokens are not evicted. Default: the empty prefix.
+  // A pinned path: while it lives, the cells of its tokens stay. Default: the empty prefix.
   struct Pin {
     Node* node = nullptr;
     int tokens = 0;
   };
-  struct Match {
-    int tokens = 0;    // length of the longest cached prefix of the given tokens
-    int unpinned = 0;  // of those, cells that nobody pins yet: pinning takes them from what could be evicted
-  };
 
-  // What acquire() would find, without changing anything.
-  Match peek(std::span<const Token> tokens) const;
-  // Pins the longest cached prefix and lends its cells to `seq`, which must be empty.
-  Pin acquire(std::span<const Token> tokens, SeqId seq);
+  // Of the longest cached prefix of `tokens`, the cells that running sequences have pinned: using them costs no cell.
+  int pinned_match(std::span<const Token> tokens) const;
+  // Pins the longest cached prefix and lends its cells to `seq`, which must be empty. Parked parts are made resident first, as far as `unused`
+  // empty cells and what can be evicted suffice.
+  Pin acquire(std::span<const Token> tokens, SeqId seq, int unused);
   // `seq` holds the KV of all `tokens`, of which the first pin.tokens came from `pin`. Moves the rest into the tree (cells that the tree has
   // already are folded into its own) and pins the whole path instead. `seq` goes on owning nothing but its view. When no sequence id is left for
   // a new leaf even after eviction, the tree stays as it is and `pin` is returned unchanged.
@@ -57,33 +58,50 @@ class PrefixCache {
   void insert_and_release(std::span<const Token> tokens, SeqId seq, Pin pin);
   void release(Pin pin);
 
-  // Frees at least `cells` unpinned cells, or all there are. Returns how many.
+  // Frees at least `cells` unpinned cells, or all there are, parking their KV where that is possible. Returns how many.
   int evict(int cells);
-  // Frees a sequence id by dropping least recently used leaves. False when every leaf is pinned.
+  // Frees a sequence id by evicting least recently used leaves. False when every leaf is pinned.
   bool evict_sequence();
+  // Whether evicted prefixes are parked rather than lost.
+  bool parks() const { return parks_; }
+  // Drops what exceeds the limit for idle KV.
+  void trim();
 
-  int cells() const { return cells_; }
+  int cells() const { return cells_; }  // resident
   int pinned_cells() const { return pinned_; }
   int unpinned_cells() const { return cells_ - pinned_; }
+  std::int64_t parked_bytes() const { return parked_bytes_; }
 
  private:
   Node* split(Node* node, int at);
-  Node* add_leaf(Node* node, std::span<const Token> edge, SeqId seq);
-  Node* extend(std::span<const Token> tokens, SeqId seq, Node* from, int depth, int& covered);
-  Node* least_recent_leaf() const;
-  void cut(Node* leaf, int cells);
+  Node* add_leaf(Node* node, std::span<const Token> edge);
+  void settle(Node* end, SeqId own);
+  Node* follow(std::span<const Token> tokens, SeqId seq, Pin from, int& covered);
+  bool make_resident(Node* node, int& unused);
+  bool park(Node* leaf);
+  void leave_cells(Node* leaf);
+  void drop(Node* node);
+  Node* oldest_leaf() const;
+  Node* oldest_parked() const;
   void pin_path(Node* node);
   void unpin_path(Node* node);
   void touch(Node* node);
-  SeqId any_sequence(const Node* node) const;
+  std::int64_t idle_bytes() const;
+  static SeqId any_sequence(const Node* node);
   static int depth(const Node* node);
 
   Decoder& decoder_;
   SequencePool& pool_;
+  const std::int64_t limit_;
+  const std::int64_t cell_bytes_;
+  const bool parks_;
+  SeqId scratch_;  // holds one edge alone while it is saved
   std::unique_ptr<Node> root_;
-  std::vector<Node*> leaves_;
+  std::vector<Node*> leaves_;  // resident, without resident children
+  std::vector<Node*> parked_;
   int cells_ = 0;
   int pinned_ = 0;
+  std::int64_t parked_bytes_ = 0;
   std::uint64_t clock_ = 0;  // counts uses; orders them
 };
 

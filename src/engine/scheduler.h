@@ -27,7 +27,7 @@ struct SchedulerOptions {
   int queue_limit = 256;          // requests waiting, both classes together; past it: overloaded
   int batch_tokens = 512;         // rows per tick at most (further bounded by Decoder::max_batch)
   std::chrono::milliseconds tick_target{150};  // prefill per tick is cut so that a tick stays near this while others stream
-  std::int64_t prefix_cache_bytes = -1;        // idle KV kept for reuse; -1 = whatever running sequences do not need, 0 = off
+  std::int64_t prefix_cache_bytes = std::int64_t{1} << 30;  // idle KV kept for reuse, in cells and in host memory together; 0 = off
   std::int64_t park_bytes = std::int64_t{4} << 30;  // host memory for parked sequences
   int open_ended_reserve = 512;   // cells reserved at first for a request without max_tokens; grows as it goes
   int quantum = 512;              // deficit round-robin: tokens a tenant earns per turn
@@ -101,6 +101,7 @@ struct SchedulerStats {
   std::int64_t ticks = 0;
   int waiting = 0, running = 0, parked = 0;
   int cells_total = 0, cells_used = 0, cells_cached = 0;  // used includes cached
+  std::int64_t prefix_parked_bytes = 0;  // idle prefixes in host memory
   std::int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   std::int64_t parks = 0, resumes = 0, preempted_bytes = 0;
   std::int64_t cancelled = 0, failed = 0, finished = 0, refused = 0;

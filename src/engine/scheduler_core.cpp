@@ -12,6 +12,8 @@ namespace {
 
 constexpr int smallest_chunk_beside_streams = 32;  // prompt tokens per tick that are worth a pass even when the tick target is missed
 constexpr int smallest_chunk_alone = 128;
+constexpr int smallest_idle_cells = 256;  // attention works in steps of this many cells
+constexpr std::int64_t most_parked_per_tick = std::int64_t{32} << 20;  // bytes: some milliseconds of copying
 constexpr double smoothing = 0.1;
 
 double milliseconds(Duration d) { return std::chrono::duration<double, std::milli>(d).count(); }
@@ -63,7 +65,7 @@ SchedulerCore::SchedulerCore(Decoder& decoder, SchedulerOptions options, const C
       options_(options),
       clock_(clock),
       pool_(decoder.max_sequences()),
-      cache_(decoder, pool_),
+      cache_(decoder, pool_, options.prefix_cache_bytes),
       total_cells_(decoder.context_cells()),
       max_request_tokens_(std::min(decoder.max_request_tokens(), decoder.context_cells())),
       can_share_(decoder.can_share_prefix()),
@@ -112,6 +114,7 @@ bool SchedulerCore::tick() {
   ++stats_.ticks;
   drop_lost();
   admit();
+  park_idle_prefixes();
   reserve_growth();
   build_batch();
   if (batch_.empty()) return false;
@@ -179,8 +182,7 @@ void SchedulerCore::make_unused(int cells) {
 bool SchedulerCore::fits(const Sequence& sequence) const {
   int need = std::max(sequence.reserved, sequence.size());
   if (sequence.saved.empty() && can_share_ && !sequence.generation().echo_logprobs) {
-    const auto match = cache_.peek(std::span(sequence.tokens).first(sequence.tokens.size() - 1));
-    need -= match.tokens - match.unpinned;  // cells others have pinned already cost nothing; pinning the rest takes them from the free ones
+    need -= cache_.pinned_match(std::span(sequence.tokens).first(sequence.tokens.size() - 1));
   }
   return need <= free_cells();
 }
@@ -292,7 +294,7 @@ bool SchedulerCore::start(SequencePtr& sequence) {
     s.computed = 0;
   }
   if (can_share_ && !s.generation().echo_logprobs) {
-    s.pin = cache_.acquire(std::span(s.tokens).first(s.tokens.size() - 1), s.seq);
+    s.pin = cache_.acquire(std::span(s.tokens).first(s.tokens.size() - 1), s.seq, total_cells_ - used_cells());
     s.computed = s.pin.tokens;
   }
   return true;
@@ -348,11 +350,11 @@ int SchedulerCore::prefill_budget(int decode_rows) const {
   return std::min(rows, std::max(in_time, decode_rows > 0 ? smallest_chunk_beside_streams : smallest_chunk_alone));
 }
 
-void SchedulerCore::add_rows(Sequence& sequence, int count) {
-  if (sequence.rows == 0) sequence.first_row = static_cast<int>(batch_.size());
+// Puts the sequence's next `rows` tokens into the batch, as neighbours.
+void SchedulerCore::add_rows(Sequence& sequence) {
+  sequence.first_row = static_cast<int>(batch_.size());
   const bool all = sequence.generation().echo_logprobs;
-  for (int i = 0; i < count; ++i) {
-    const int pos = sequence.computed + sequence.rows++;
+  for (int pos = sequence.computed; pos < sequence.computed + sequence.rows; ++pos) {
     batch_.push_back({sequence.tokens[static_cast<std::size_t>(pos)], pos, sequence.seq, all || pos + 1 == sequence.size()});
   }
 }
@@ -367,37 +369,26 @@ void SchedulerCore::build_batch() {
     if (!sequence->streaming()) {
       starting.push_back(sequence.get());
     } else if (static_cast<int>(batch_.size()) < limit) {
-      add_rows(*sequence, 1);
+      sequence->rows = 1;
+      add_rows(*sequence);
     }
   }
   if (!starting.empty()) {
     int budget = prefill_budget(static_cast<int>(batch_.size()));
-    // Rows of one sequence must be neighbours, so shares are settled first. Half of the budget goes to whoever needs least to start streaming,
-    // interactive before background; the other half is shared evenly, so that a long prompt advances in every tick.
-    std::sort(starting.begin(), starting.end(), [](const Sequence* a, const Sequence* b) {
-      return std::tuple(a->background, a->remaining(), a->admission) < std::tuple(b->background, b->remaining(), b->admission);
-    });
-    std::vector<int> share(starting.size(), 0);
-    int urgent = budget / 2;
-    for (std::size_t i = 0; i < starting.size() && urgent > 0; ++i) {
-      share[i] = std::min(urgent, starting[i]->remaining());
-      urgent -= share[i];
-      budget -= share[i];
-    }
-    for (int left = static_cast<int>(starting.size()); left > 0 && budget > 0; --left) {
-      const std::size_t i = starting.size() - static_cast<std::size_t>(left);
-      const int more = std::min((budget + left - 1) / left, starting[i]->remaining() - share[i]);
-      share[i] += more;
-      budget -= more;
-    }
-    for (std::size_t i = 0; i < starting.size() && budget > 0; ++i) {
-      const int more = std::min(budget, starting[i]->remaining() - share[i]);
-      share[i] += more;
-      budget -= more;
-    }
-    for (std::size_t i = 0; i < starting.size(); ++i) {
-      if (share[i] > 0) add_rows(*starting[i], share[i]);
-    }
+    // Half of the budget goes to whoever needs least to start streaming, the other half to who came first, so that a long prompt advances in
+    // every tick. Few prompts at a time: attention passes over the cells of all that have begun.
+    const auto spend = [&](int share, auto rank) {
+      std::sort(starting.begin(), starting.end(), [&](const Sequence* a, const Sequence* b) { return rank(*a) < rank(*b); });
+      for (Sequence* s : starting) {
+        const int count = std::min(share, s->remaining() - s->rows);
+        s->rows += count;
+        share -= count;
+        budget -= count;
+      }
+    };
+    spend(budget / 2, [](const Sequence& s) { return std::tuple(s.background, s.remaining(), s.admission); });
+    spend(budget, [](const Sequence& s) { return std::tuple(s.background, s.admission); });
+    for (Sequence* s : starting) add_rows(*s);
   }
   make_unused(static_cast<int>(batch_.size()));
 }
@@ -561,13 +552,18 @@ void SchedulerCore::remove_finished() {
     if (s->done || s->request->over) retire(*s);
   }
   std::erase_if(running_, [](const SequencePtr& s) { return s->done || s->request->over; });
-  trim_cache();
+  cache_.trim();
 }
 
-void SchedulerCore::trim_cache() {
-  if (options_.prefix_cache_bytes < 0) return;
-  const std::int64_t allowed = options_.prefix_cache_bytes / std::max<std::int64_t>(1, decoder_.bytes_per_cell());
-  if (cache_.unpinned_cells() > allowed) cache_.evict(cache_.unpinned_cells() - static_cast<int>(allowed));
+// Attention passes over every cell in use, so idle prefixes slow down whoever runs: beyond a small share they go to host memory, a bounded copy
+// per tick.
+void SchedulerCore::park_idle_prefixes() {
+  if (!cache_.parks() || running_.empty()) return;
+  const int idle = cache_.unpinned_cells();
+  const int allowed = std::max(smallest_idle_cells, (used_cells() - idle) / 8);
+  if (idle <= allowed) return;
+  const auto per_tick = static_cast<int>(std::max<std::int64_t>(1, most_parked_per_tick / std::max<std::int64_t>(1, decoder_.bytes_per_cell())));
+  cache_.evict(std::min(idle - allowed / 2, per_tick));
 }
 
 SchedulerStats SchedulerCore::stats() const {
@@ -577,6 +573,7 @@ SchedulerStats SchedulerCore::stats() const {
   s.parked = static_cast<int>(parked_interactive_.size() + parked_background_.size());
   s.cells_total = total_cells_;
   s.cells_cached = cache_.unpinned_cells();
+  s.prefix_parked_bytes = cache_.parked_bytes();
   s.cells_used = used_cells();
   return s;
 }

@@ -54,7 +54,7 @@ class SchedulerCore {
   Sequence* youngest_running(bool background_only);
   void reserve_growth();
   void build_batch();
-  void add_rows(Sequence& sequence, int count);
+  void add_rows(Sequence& sequence);
   bool decode_batch();
   void fail_request(Request& request, const Error& error);
   void deliver(Sequence& sequence);
@@ -63,7 +63,7 @@ class SchedulerCore {
   void prompt_done(Sequence& sequence);
   void retire(Sequence& sequence);  // gives its KV to the cache and its sequence id back
   void remove_finished();
-  void trim_cache();
+  void park_idle_prefixes();
   int prefill_budget(int decode_rows) const;
 
   Decoder& decoder_;

@@ -15,6 +15,7 @@ void each_field(Stats& stats, Visit visit) {
   visit("cells_total", stats.cells_total);
   visit("cells_used", stats.cells_used);
   visit("cells_cached", stats.cells_cached);
+  visit("prefix_parked_bytes", stats.prefix_parked_bytes);
   visit("prompt_tokens", stats.prompt_tokens);
   visit("cached_tokens", stats.cached_tokens);
   visit("generated_tokens", stats.generated_tokens);

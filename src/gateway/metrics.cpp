@@ -76,6 +76,7 @@ class Metrics::Impl {
   prometheus::Gauge& cells_total = cells.Add({{"kind", "total"}});
   prometheus::Gauge& cells_used = cells.Add({{"kind", "used"}});
   prometheus::Gauge& cells_cached = cells.Add({{"kind", "cached"}});
+  prometheus::Gauge& prefix_parked = gauges("hearth_prefix_cache_parked_bytes", "KV of idle prefixes kept in host memory").Add({});
   Follower prefix_hits{
       counters("hearth_prefix_cache_hit_tokens_total", "Prompt tokens the engine took from its prefix cache instead of computing them").Add({})};
   Follower generated{counters("hearth_engine_generated_tokens_total", "Tokens the engine sampled, unfinished answers included").Add({})};
@@ -111,6 +112,7 @@ std::string Metrics::text(const Snapshot& now) {
   impl_->cells_total.Set(engine.cells_total);
   impl_->cells_used.Set(engine.cells_used);
   impl_->cells_cached.Set(engine.cells_cached);
+  impl_->prefix_parked.Set(static_cast<double>(engine.prefix_parked_bytes));
   if (now.engine) {
     impl_->prefix_hits.follow(engine.cached_tokens);
     impl_->generated.follow(engine.generated_tokens);

@@ -39,6 +39,7 @@ class FakeDecoder final : public Decoder {
   int max_request_tokens() const override { return request_limit > 0 ? request_limit : context_cells(); }
   std::int64_t bytes_per_cell() const override { return 8; }
   bool can_share_prefix() const override { return shares; }
+  bool saves_all_positions() const override { return saves_all; }
 
   Result<void> decode(std::span<const BatchToken> batch) override {
     ++decodes;
@@ -72,19 +73,25 @@ class FakeDecoder final : public Decoder {
     }
   }
   Result<std::vector<std::uint8_t>> save(SeqId seq) override {
-    const auto tokens = history(seq);
-    std::vector<std::uint8_t> state(tokens.size() * sizeof(Token));
-    std::memcpy(state.data(), tokens.data(), state.size());
+    ++saves;
+    std::vector<std::uint8_t> state;
+    for (const auto& cell : cells) {
+      if (!cell.holders.test(static_cast<std::size_t>(seq))) continue;
+      const std::int32_t entry[2] = {cell.pos, cell.token};
+      const auto* bytes = reinterpret_cast<const std::uint8_t*>(entry);
+      state.insert(state.end(), bytes, bytes + sizeof entry);
+    }
     return state;
   }
   Result<void> restore(SeqId seq, std::span<const std::uint8_t> state) override {
-    std::vector<Token> tokens(state.size() / sizeof(Token));
-    std::memcpy(tokens.data(), state.data(), state.size());
-    if (used() + static_cast<int>(tokens.size()) > context_cells()) throw std::logic_error("no cells to restore into");
+    const std::size_t count = state.size() / (2 * sizeof(std::int32_t));
+    if (used() + static_cast<int>(count) > context_cells()) throw std::logic_error("no cells to restore into");
     if (length(seq) != 0) throw std::logic_error("restore into a sequence in use");
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
+    for (std::size_t i = 0; i < count; ++i) {
+      std::int32_t entry[2];
+      std::memcpy(entry, state.data() + i * sizeof entry, sizeof entry);
       auto& cell = *std::find_if(cells.begin(), cells.end(), [](const Cell& c) { return c.holders.none(); });
-      cell = {static_cast<std::int32_t>(i), tokens[i], {}};
+      cell = {entry[0], entry[1], {}};
       cell.holders.set(static_cast<std::size_t>(seq));
     }
     return {};
@@ -114,11 +121,12 @@ class FakeDecoder final : public Decoder {
 
   std::vector<Cell> cells;
   bool shares = true;
+  bool saves_all = true;
   int request_limit = 0;
   Token poison = -1;                 // a batch with this token fails
   Token end_token = -1;              // sampled: ends the sequence
   std::function<std::string(Token)> pieces;
-  int decodes = 0;
+  int decodes = 0, saves = 0;
   std::vector<BatchToken> decoded_rows;
 
  private:

@@ -77,11 +77,12 @@ class SchedulerTest : public testing::Test {
     std::shared_ptr<Collected> sink;
     std::shared_ptr<std::atomic<bool>> cancelled;
   };
-  void make(int cells, SchedulerOptions options = {}, int sequences = 64, int request_limit = 0, bool shares = true) {
+  void make(int cells, SchedulerOptions options = {}, int sequences = 64, int request_limit = 0, bool shares = true, bool saves_all = true) {
     core.reset();
     decoder = std::make_unique<FakeDecoder>(cells, sequences);
     decoder->request_limit = request_limit;
     decoder->shares = shares;
+    decoder->saves_all = saves_all;
     core = std::make_unique<SchedulerCore>(*decoder, options, clock);
   }
   Generation generation(std::vector<Token> prompt, std::optional<int> max_tokens, std::string tenant = "a",
@@ -389,14 +390,43 @@ TEST_F(SchedulerTest, PromptScoresCoverEveryTokenAfterTheFirst) {
   }
 }
 
+TEST_F(SchedulerTest, IdlePrefixesLeaveTheCellsWhileOthersRunAndComeBackByACopy) {
+  make(8192);
+  add(generation(tokens_from(1, 2000), 4));
+  run_until_idle();
+  EXPECT_GT(core->stats().cells_cached, 1900) << "nobody runs, so nobody is slowed down";
+  auto other = add(generation(tokens_from(10'000, 50), 200));
+  for (int i = 0; i < 20; ++i) tick();
+  EXPECT_LE(core->stats().cells_cached, 256);
+  EXPECT_GT(core->stats().prefix_parked_bytes, 1700 * 8);
+  auto again = add(generation(tokens_from(1, 2000), 4));
+  run_until_idle();
+  EXPECT_EQ(again.sink->cached, 1999);
+  EXPECT_EQ(rows_of(1000), 1) << "a parked prefix was computed again";
+  EXPECT_EQ(again.sink->choices[0].text, expected_text(tokens_from(1, 2000), 4, 7));
+  EXPECT_EQ(other.sink->choices[0].text, expected_text(tokens_from(10'000, 50), 200, 7));
+}
+
+TEST_F(SchedulerTest, PrefixesThatCannotBeSavedWholeStayInTheirCells) {
+  make(8192, {}, 64, 0, true, false);
+  add(generation(tokens_from(1, 2000), 4));
+  run_until_idle();
+  add(generation(tokens_from(10'000, 50), 200));
+  run_until_idle();
+  EXPECT_EQ(decoder->saves, 0);
+  auto again = add(generation(tokens_from(1, 1500), 4));
+  run_until_idle();
+  EXPECT_EQ(again.sink->cached, 1499);
+}
+
 TEST_F(SchedulerTest, CacheBudgetIsKept) {
   SchedulerOptions options;
   options.prefix_cache_bytes = 100 * 8;
   make(4096, options);
   for (int i = 0; i < 10; ++i) add(generation(tokens_from(1000 * (i + 1), 90), 3));
   run_until_idle();
-  EXPECT_LE(core->stats().cells_cached, 100);
-  EXPECT_GT(core->stats().cells_cached, 0);
+  EXPECT_LE(core->stats().cells_cached * 8 + core->stats().prefix_parked_bytes, 100 * 8);
+  EXPECT_GT(core->stats().cells_cached * 8 + core->stats().prefix_parked_bytes, 0);
 }
 
 // The long one: everything at once, many times over, in little memory.
@@ -412,10 +442,10 @@ TEST_F(SchedulerTest, RandomWorkloadsGiveEveryRequestItsOwnTokens) {
     options.batch_tokens = 8 + below(60);
     options.open_ended_reserve = 8 + below(40);
     options.park_bytes = below(3) == 0 ? 0 : 1 << 20;
-    options.prefix_cache_bytes = below(3) == 0 ? below(1000) : -1;
+    options.prefix_cache_bytes = below(4) == 0 ? 0 : below(3) == 0 ? below(4000) : 1 << 20;
     options.background_patience = std::chrono::milliseconds(50 + below(1000));
     const int cells = 150 + below(250);
-    make(cells, options, options.max_running + 1 + below(12), 140, below(5) != 0);
+    make(cells, options, options.max_running + 1 + below(12), 140, below(5) != 0, below(4) != 0);
     struct Expected {
       Job job;
       std::vector<Token> prompt;
