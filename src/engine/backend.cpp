@@ -8,7 +8,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
 #include <mutex>
+#include <string>
 #include <string_view>
 #include <thread>
 
@@ -39,6 +41,17 @@ void on_log(ggml_log_level level, const char* text, void*) {
   }
 }
 
+#ifdef HEARTH_BACKEND_DL
+// Where the CPU variants are: beside the installed program, or in the folder of a build tree. Never the working folder, which ggml would search by
+// itself: whoever can write there could have code run.
+std::string backend_folder() {
+  std::error_code failed;
+  const auto program = std::filesystem::read_symlink("/proc/self/exe", failed).parent_path();
+  const auto installed = program / "../lib/hearth";
+  return std::filesystem::is_directory(installed, failed) ? installed : program / "../../bin";
+}
+#endif
+
 }  // namespace
 
 void start_backend() {
@@ -47,7 +60,7 @@ void start_backend() {
     llama_log_set(on_log, nullptr);
     common_log_set_verbosity_thold(-1);  // the common library prints model output in its warnings
 #ifdef HEARTH_BACKEND_DL
-    ggml_backend_load_all();
+    ggml_backend_load_all_from_path(backend_folder().c_str());
 #endif
     llama_backend_init();
   });

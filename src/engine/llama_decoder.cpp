@@ -114,6 +114,45 @@ class GreedySampler final : public LlamaSampler {
   std::vector<Token> banned_;  // sorted
 };
 
+// With a small top_k and nothing that looks at the whole vocabulary, only the k best tokens matter. They are found in one pass over the logits and
+// only they enter llama.cpp's chain, which gives what it would give for all: its own first step sorts out the rest.
+class TopKSampler final : public LlamaSampler {
+ public:
+  TopKSampler(const LlamaDecoder& decoder, const llama_vocab* vocab, const SamplerSpec& spec, std::vector<Token> banned)
+      : LlamaSampler(decoder, vocab), top_k_(static_cast<std::size_t>(spec.top_k)), banned_(std::move(banned)) {
+    llama_sampler_chain_params params = llama_sampler_chain_default_params();
+    params.no_perf = true;
+    chain_.reset(llama_sampler_chain_init(params));
+    for (llama_sampler* step : {llama_sampler_init_top_p(spec.top_p, 0), llama_sampler_init_min_p(spec.min_p, 0),
+                                llama_sampler_init_temp_ext(spec.temperature, 0, 1), llama_sampler_init_dist(spec.seed)}) {
+      llama_sampler_chain_add(chain_.get(), step);
+    }
+  }
+
+  Result<SampledToken> sample(int row) override {
+    candidates_.clear();
+    for (auto [logit, token] : best_logits(decoder_.logits(row), top_k_ + banned_.size())) {
+      if (candidates_.size() < top_k_ && !std::binary_search(banned_.begin(), banned_.end(), token)) candidates_.push_back({token, logit, 0});
+    }
+    if (candidates_.empty() || candidates_[0].logit == kMinusInfinity) return no_token();
+    llama_token_data_array array{candidates_.data(), candidates_.size(), -1, true};
+    llama_sampler_apply(chain_.get(), &array);
+    if (array.selected < 0) return no_token();
+    const Token token = array.data[array.selected].id;
+    llama_sampler_accept(chain_.get(), token);
+    return sampled(token);
+  }
+
+ private:
+  struct Free {
+    void operator()(llama_sampler* sampler) const { llama_sampler_free(sampler); }
+  };
+  std::size_t top_k_;
+  std::vector<Token> banned_;  // sorted
+  std::unique_ptr<llama_sampler, Free> chain_;
+  std::vector<llama_token_data> candidates_;
+};
+
 class ChainSampler final : public LlamaSampler {
  public:
   ChainSampler(const LlamaDecoder& decoder, const llama_vocab* vocab, llama_context* context, common_sampler_ptr chain, bool constrained)
@@ -172,30 +211,44 @@ Token argmax(std::span<const float> logits) {
   return static_cast<Token>(std::find(logits.begin(), logits.end(), max) - logits.begin());
 }
 
+std::vector<std::pair<float, Token>> best_logits(std::span<const float> logits, std::size_t count) {
+  // A min-heap of the best so far. Almost every logit fails its first comparison, so whole blocks are passed over by their largest.
+  using Entry = std::pair<float, Token>;
+  const auto better = [](const Entry& a, const Entry& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
+  std::vector<Entry> heap;
+  count = std::min(count, logits.size());
+  heap.reserve(count + 1);
+  if (count == 0) return heap;
+  constexpr std::size_t block = 32;
+  for (std::size_t begin = 0; begin < logits.size(); begin += block) {
+    const std::size_t end = std::min(begin + block, logits.size());
+    if (heap.size() == count && end - begin == block) {
+      float max = kMinusInfinity;
+      for (std::size_t i = 0; i < block; ++i) max = logits[begin + i] > max ? logits[begin + i] : max;
+      if (!(max > heap.front().first)) continue;
+    }
+    for (std::size_t i = begin; i < end; ++i) {
+      const float x = logits[i];
+      if (std::isnan(x) || (heap.size() == count && x <= heap.front().first)) continue;
+      heap.emplace_back(x, static_cast<Token>(i));
+      std::push_heap(heap.begin(), heap.end(), better);
+      if (heap.size() > count) {
+        std::pop_heap(heap.begin(), heap.end(), better);
+        heap.pop_back();
+      }
+    }
+  }
+  std::sort_heap(heap.begin(), heap.end(), better);
+  return heap;
+}
+
 chat::TokenInfo describe(std::span<const float> logits, Token token, int top) {
   chat::TokenInfo info;
   info.chosen.token = token;
   if (logits.empty() || token < 0 || static_cast<std::size_t>(token) >= logits.size()) return info;
 
-  // A min-heap of the best so far: almost every logit fails its first comparison.
-  using Entry = std::pair<float, Token>;
-  auto better = [](const Entry& a, const Entry& b) { return a.first != b.first ? a.first > b.first : a.second < b.second; };
-  std::vector<Entry> heap;
-  std::size_t wanted = std::min(static_cast<std::size_t>(std::max(top, 0)), logits.size());
-  heap.reserve(wanted + 1);
-  float max = kMinusInfinity;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    float x = logits[i];
-    max = x > max ? x : max;
-    if (wanted == 0 || (heap.size() == wanted && x <= heap.front().first)) continue;
-    heap.emplace_back(x, static_cast<Token>(i));
-    std::push_heap(heap.begin(), heap.end(), better);
-    if (heap.size() > wanted) {
-      std::pop_heap(heap.begin(), heap.end(), better);
-      heap.pop_back();
-    }
-  }
-  std::sort_heap(heap.begin(), heap.end(), better);
+  const auto best = best_logits(logits, static_cast<std::size_t>(std::max(top, 1)));
+  const float max = best.empty() ? kMinusInfinity : best[0].first;
 
   // With x measured from the largest logit: log Z = log sum e^x, entropy = log Z - sum x e^x / Z.
   double sum = 0, weighted = 0;
@@ -210,7 +263,9 @@ chat::TokenInfo describe(std::span<const float> logits, Token token, int top) {
   info.entropy = static_cast<float>(std::max(0.0, log_z - weighted / sum));
   auto logprob = [&](float x) { return static_cast<float>(static_cast<double>(x) - max - log_z); };
   info.chosen.logprob = logprob(logits[static_cast<std::size_t>(token)]);
-  for (auto [x, t] : heap) info.top.push_back({.token = t, .bytes = {}, .logprob = logprob(x)});
+  for (auto [x, t] : best) {
+    if (info.top.size() < static_cast<std::size_t>(std::max(top, 0))) info.top.push_back({.token = t, .bytes = {}, .logprob = logprob(x)});
+  }
   return info;
 }
 
@@ -337,7 +392,9 @@ Result<void> LlamaDecoder::restore(SeqId seq, std::span<const std::uint8_t> stat
 Result<std::unique_ptr<Sampler>> LlamaDecoder::make_sampler(const SamplerSpec& spec) {
   bool neutral = spec.grammar.empty() && spec.logit_bias.empty() && spec.presence_penalty == 0 && spec.frequency_penalty == 0 &&
                  spec.repeat_penalty == 1;
-  if (spec.temperature <= 0 && neutral) {
+  constexpr int small_top_k = 256;
+  const bool greedy = spec.temperature <= 0;
+  if (neutral && (greedy || (spec.top_k > 0 && spec.top_k <= small_top_k))) {
     std::int32_t count = 0;
     const llama_token* suppressed = llama_vocab_get_suppress_tokens(vocab_, &count);
     std::vector<Token> banned(suppressed, suppressed + count);
@@ -347,7 +404,8 @@ Result<std::unique_ptr<Sampler>> LlamaDecoder::make_sampler(const SamplerSpec& s
       }
     }
     std::sort(banned.begin(), banned.end());
-    return std::unique_ptr<Sampler>(std::make_unique<GreedySampler>(*this, vocab_, std::move(banned)));
+    if (greedy) return std::unique_ptr<Sampler>(std::make_unique<GreedySampler>(*this, vocab_, std::move(banned)));
+    return std::unique_ptr<Sampler>(std::make_unique<TopKSampler>(*this, vocab_, spec, std::move(banned)));
   }
   auto chain = make_common_sampler(model_, spec);
   if (!chain) return std::move(chain).error();

@@ -74,6 +74,8 @@ Result<int> kv_type_from_name(const std::string& name);
 
 // Index of the largest logit (the first of equals); -1 when every one is NaN or -inf.
 Token argmax(std::span<const float> logits);
+// The `count` largest logits with their tokens, best first; equal ones by token. NaN is passed over.
+std::vector<std::pair<float, Token>> best_logits(std::span<const float> logits, std::size_t count);
 // Softmax of the raw logits: log-probability of `token`, entropy in nats, the `top` best. Leaves the tokens' bytes empty.
 chat::TokenInfo describe(std::span<const float> logits, Token token, int top);
 

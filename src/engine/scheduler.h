@@ -26,7 +26,8 @@ struct SchedulerOptions {
   int cached_sequences = 48;      // prefixes kept in the cache at once; the decoder needs max_running + cached_sequences sequence ids
   int queue_limit = 256;          // requests waiting, both classes together; past it: overloaded
   int batch_tokens = 512;         // rows per tick at most (further bounded by Decoder::max_batch)
-  std::chrono::milliseconds tick_target{150};  // prefill per tick is cut so that a tick stays near this while others stream
+  std::chrono::milliseconds tick_target{150};        // prefill per tick is cut so that a tick stays near this while others stream
+  std::chrono::milliseconds tick_target_alone{500};  // the same while nobody streams: how long a newcomer may have to wait
   std::int64_t prefix_cache_bytes = std::int64_t{1} << 30;  // idle KV kept for reuse, in cells and in host memory together; 0 = off
   std::int64_t park_bytes = std::int64_t{4} << 30;  // host memory for parked sequences
   int open_ended_reserve = 512;   // cells reserved at first for a request without max_tokens; grows as it goes

@@ -346,8 +346,11 @@ void SchedulerCore::reserve_growth() {
 int SchedulerCore::prefill_budget(int decode_rows) const {
   const int rows = std::min(options_.batch_tokens, decoder_.max_batch()) - decode_rows;
   if (ms_per_row_ <= 0) return rows;
-  const int in_time = static_cast<int>(static_cast<double>(options_.tick_target.count()) / ms_per_row_) - decode_rows;
-  return std::min(rows, std::max(in_time, decode_rows > 0 ? smallest_chunk_beside_streams : smallest_chunk_alone));
+  // Larger chunks compute a prompt faster; smaller ones bound how long whoever streams, or arrives meanwhile, has to wait.
+  const bool beside_streams = decode_rows > 0;
+  const auto target = static_cast<double>((beside_streams ? options_.tick_target : options_.tick_target_alone).count());
+  const int in_time = static_cast<int>(target / ms_per_row_) - decode_rows;
+  return std::min(rows, std::max(in_time, beside_streams ? smallest_chunk_beside_streams : smallest_chunk_alone));
 }
 
 // Puts the sequence's next `rows` tokens into the batch, as neighbours.
