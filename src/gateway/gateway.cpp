@@ -76,7 +76,7 @@ class Observed final : public net::Exchange {
     return inner_.begin(status, std::move(headers));
   }
   Task<Result<void>> write(std::string_view data) override { return inner_.write(data); }
-  Task<Result<void>> finish() override { return inner_.finish(); }
+  Task<Result<void>> finish(std::string_view last) override { return inner_.finish(last); }
   void abort() override { inner_.abort(); }
   bool begun() const override { return inner_.begun(); }
   void on_client_gone(std::function<void()> callback) override {

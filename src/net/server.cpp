@@ -174,7 +174,7 @@ class Session final : public Exchange {
   Task<Result<void>> respond(int status, Headers headers, std::string body) override;
   Task<Result<void>> begin(int status, Headers headers) override;
   Task<Result<void>> write(std::string_view data) override;
-  Task<Result<void>> finish() override;
+  Task<Result<void>> finish(std::string_view last) override;
   void abort() override;
   bool begun() const override { return state_ != State::waiting; }
   void on_client_gone(std::function<void()> callback) override;
@@ -189,6 +189,7 @@ class Session final : public Exchange {
   Task<void> handle();
   Result<void> build_head(int status, const Headers& headers, const std::size_t* length);
   Task<Result<void>> send(Parts parts);
+  Task<Result<void>> send_piece(std::string_view data, bool last);
   void client_left();
   // Bytes of input() up to and including the empty line, or up to the first bare LF for the guard to refuse; 0 when neither has come yet.
   std::size_t header_end();
@@ -461,37 +462,34 @@ Task<Result<void>> Session::begin(int status, Headers headers) {
   co_return Result<void>();
 }
 
-Task<Result<void>> Session::write(std::string_view data) {
-  if (gone_) co_return gone();
-  if (state_ != State::streaming) co_return internal_error("write() without begin()");
+Task<Result<void>> Session::send_piece(std::string_view data, bool last) {
   if (is_head_) data = {};
-  if (data.empty() && head_.empty()) co_return Result<void>();
+  const bool chunked = !version_1_0_ && !is_head_;
   char size[24];
-  Parts parts{asio::buffer(head_)};
+  Parts parts{asio::buffer(head_), asio::const_buffer(), asio::buffer(data)};
+  std::string_view end = last ? "0\r\n\r\n" : "";
   if (!data.empty()) {
-    if (version_1_0_) {
-      parts[1] = asio::buffer(data);
-    } else {
-      const auto written = fmt::format_to_n(size, sizeof size, "{:x}\r\n", data.size()).size;
-      parts[1] = asio::buffer(size, written);
-      parts[2] = asio::buffer(data);
-      parts[3] = asio::buffer("\r\n", 2);
-    }
+    parts[1] = asio::buffer(size, chunked ? fmt::format_to_n(size, sizeof size, "{:x}\r\n", data.size()).size : 0);
+    end = last ? "\r\n0\r\n\r\n" : "\r\n";
   }
+  if (chunked) parts[3] = asio::buffer(end);
   auto sent = co_await send(parts);
   head_.clear();
   co_return sent;
 }
 
-Task<Result<void>> Session::finish() {
+Task<Result<void>> Session::write(std::string_view data) {
+  if (gone_) co_return gone();
+  if (state_ != State::streaming) co_return internal_error("write() without begin()");
+  if (data.empty() && head_.empty()) co_return Result<void>();
+  co_return co_await send_piece(data, false);
+}
+
+Task<Result<void>> Session::finish(std::string_view last) {
   if (gone_) co_return gone();
   if (state_ != State::streaming) co_return internal_error("finish() without begin()");
   state_ = State::done;
-  Parts parts{asio::buffer(head_)};
-  if (!version_1_0_ && !is_head_) parts[1] = asio::buffer("0\r\n\r\n", 5);
-  auto sent = co_await send(parts);
-  head_.clear();
-  co_return sent;
+  co_return co_await send_piece(last, true);
 }
 
 void Session::abort() {

@@ -42,7 +42,8 @@ class Exchange {
   // Leaves at once, as one chunk. Suspends while the client is slow: this is the back-pressure. `data` must live until it resumes; empty data
   // sends just the head.
   virtual Task<Result<void>> write(std::string_view data) = 0;
-  virtual Task<Result<void>> finish() = 0;
+  // Ends the answer; `last` is a final write() that leaves together with the end.
+  virtual Task<Result<void>> finish(std::string_view last = {}) = 0;
   // Breaks the connection off without a proper end: the client must not take what it has for the whole.
   virtual void abort() = 0;
   virtual bool begun() const = 0;

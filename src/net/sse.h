@@ -25,7 +25,7 @@ class SseDecoder {
   bool pending() const { return !line_.empty() || has_data_ || !event_.event.empty(); }
 
  private:
-  void end_line(std::vector<SseEvent>& out);
+  void end_line(std::string_view line, std::vector<SseEvent>& out);
   std::size_t limit_;
   std::string line_;
   SseEvent event_;

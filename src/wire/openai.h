@@ -134,6 +134,7 @@ class StreamDecoder {
     std::int64_t call_index = 0;  // as the upstream numbers it
     std::string call_id;
   };
+  bool decode_text(std::string_view data, chat::Events& out);
   Result<void> decode_choice(const boost::json::object& chunk, chat::Events& out);
   Result<void> decode_call(const boost::json::object& call, int index, chat::Events& out);
   void close_call(int index, chat::Events& out);

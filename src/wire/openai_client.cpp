@@ -5,9 +5,11 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "base/id.h"
 #include "base/json.h"
+#include "base/utf8.h"
 #include "wire/base64.h"
 #include "wire/openai.h"
 
@@ -287,6 +289,97 @@ void read_logprobs(const json::object& logprobs, int choice, chat::Events& out) 
   }
 }
 
+// Reads the one shape of chunk that comes for every token, without building a document: one choice with plain text and nothing else that says
+// anything. Whatever is out of the ordinary (an escape, a second choice, a field that is not null) makes read() false: the parser's turn then.
+class TextChunk {
+ public:
+  explicit TextChunk(std::string_view data) : at_(data.data()), end_(at_ + data.size()) {}
+  int index = 0;
+  std::string_view text;
+
+  bool read() {
+    const bool ok = object([this](std::string_view key) {
+      if (key == "choices") return once(choices_) && take('[') && choice() && take(']');
+      return key == "error" || key == "usage" ? null() : scalar();
+    });
+    next();
+    return ok && choices_ && at_ == end_;
+  }
+
+ private:
+  bool choice() {
+    return object([this](std::string_view key) {
+      if (key == "index") return once(index_) && integer(index);
+      if (key == "text") return once(text_) && string(text);
+      if (key == "delta") return once(text_) && delta();
+      return null();
+    });
+  }
+  bool delta() {
+    return object([this](std::string_view key) {
+      if (key == "content") return once(content_) && (next() == '"' ? string(text) : null());
+      return key == "role" ? scalar() : null();
+    });
+  }
+
+  // A key that counts must not come twice.
+  static bool once(bool& seen) { return !std::exchange(seen, true); }
+  // The next character that is not a space; 0 at the end.
+  char next() {
+    while (at_ != end_ && *at_ == ' ') ++at_;
+    return at_ == end_ ? '\0' : *at_;
+  }
+  bool take(char c) {
+    if (next() != c || at_ == end_) return false;
+    ++at_;
+    return true;
+  }
+  bool null() {
+    if (next() != 'n' || !std::string_view(at_, static_cast<std::size_t>(end_ - at_)).starts_with("null")) return false;
+    at_ += 4;
+    return true;
+  }
+  template <class Number>
+  bool integer(Number& out) {
+    if (next() < '0' || next() > '9') return false;
+    const char* start = at_;
+    const auto [last, error] = std::from_chars(at_, end_, out);
+    at_ = last;
+    return error == std::errc() && (*start != '0' || last == start + 1);
+  }
+  bool string(std::string_view& out) {
+    if (!take('"')) return false;
+    const char* start = at_;
+    bool ascii = true;
+    for (; at_ != end_ && *at_ != '"'; ++at_) {
+      const auto c = static_cast<unsigned char>(*at_);
+      if (c < 0x20 || c == '\\') return false;
+      ascii = ascii && c < 0x80;
+    }
+    out = {start, static_cast<std::size_t>(at_ - start)};
+    return take('"') && (ascii || is_valid_utf8(out));
+  }
+  bool scalar() {
+    std::string_view ignored;
+    std::int64_t number = 0;
+    return next() == '"' ? string(ignored) : next() == 'n' ? null() : integer(number);
+  }
+  template <class Field>
+  bool object(Field field) {
+    if (!take('{')) return false;
+    if (take('}')) return true;
+    do {
+      std::string_view key;
+      if (!string(key) || !take(':') || !field(key)) return false;
+    } while (take(','));
+    return take('}');
+  }
+
+  const char* at_;
+  const char* end_;
+  bool choices_ = false, index_ = false, text_ = false, content_ = false;
+};
+
 ErrorCode code_for_status(std::int64_t status) {
   switch (status) {
     case 401: return ErrorCode::unauthorized;
@@ -500,8 +593,23 @@ Result<void> StreamDecoder::decode_choice(const json::object& chunk, chat::Event
   return {};
 }
 
+// A chunk of plain text, which nearly every one is; false, and nothing done, for all others.
+bool StreamDecoder::decode_text(std::string_view data, chat::Events& out) {
+  TextChunk chunk(data);
+  if (!chunk.read() || chunk.index >= max_choices) return false;
+  const auto index = static_cast<std::size_t>(chunk.index);
+  if (choices_.size() <= index) choices_.resize(index + 1);
+  if (choices_[index].finished) return false;
+  choices_[index].seen = true;
+  if (chunk.text.empty()) return true;
+  close_call(chunk.index, out);
+  out.emplace_back(chat::TextDelta{chunk.index, std::string(chunk.text)});
+  return true;
+}
+
 Result<void> StreamDecoder::decode(std::string_view data, chat::Events& out) {
   if (done_) return {};
+  if (decode_text(data, out)) return {};
   if (data == "[DONE]") {
     close(out);
     return {};

@@ -79,10 +79,12 @@ class Departure {
       if (stream_ != nullptr) stream_->cancel();
     });
   }
-  ~Departure() { exchange_.on_client_gone(nullptr); }
+  ~Departure() { forget(); }
   Departure(const Departure&) = delete;
   Departure& operator=(const Departure&) = delete;
   void watch(EventStream* stream) { stream_ = stream; }
+  // From here on it does not matter any more.
+  void forget() { exchange_.on_client_gone(nullptr); }
   bool gone() const { return gone_; }
 
  private:
@@ -100,9 +102,8 @@ class Watch : public std::enable_shared_from_this<Watch> {
       : exchange_(exchange), stream_(stream), head_(head), options_(options), timer_(executor), written_(executor) {}
 
   void start() {
-    const auto now = std::chrono::steady_clock::now();
-    started_ = last_ = now;
-    asio::co_spawn(timer_.get_executor(), run(shared_from_this()), asio::detached);
+    started_ = last_ = std::chrono::steady_clock::now();
+    sleep();
   }
   void wait() {
     waiting_ = true;
@@ -134,43 +135,50 @@ class Watch : public std::enable_shared_from_this<Watch> {
     return at;
   }
 
-  static Task<void> run(std::shared_ptr<Watch> self) {
-    boost::system::error_code ignored;
-    while (!self->stopped_) {
-      const TimePoint at = self->next_look();
-      if (at == TimePoint::max()) co_return;
-      self->timer_.expires_at(at);
-      co_await self->timer_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-      if (self->stopped_) co_return;
-      const TimePoint now = std::chrono::steady_clock::now();
-      if (!self->first_seen_ && self->options_.silence.count() > 0 && now >= self->started_ + self->options_.silence) {
-        self->timed_out_ = true;
-        self->stream_.cancel();
-        co_return;
-      }
-      if (now < self->next_look()) continue;
-      self->last_ = now;
-      if (self->waiting_ && !co_await self->write_comment()) co_return;
-    }
+  void sleep() {
+    const TimePoint at = next_look();
+    if (at == TimePoint::max()) return;
+    timer_.expires_at(at);
+    timer_.async_wait([self = shared_from_this()](const boost::system::error_code&) {
+      if (!self->stopped_) self->look();
+    });
   }
 
-  Task<bool> write_comment() {
-    writing_ = true;
+  void look() {
+    const TimePoint now = std::chrono::steady_clock::now();
+    if (!first_seen_ && options_.silence.count() > 0 && now >= started_ + options_.silence) {
+      timed_out_ = true;
+      stream_.cancel();
+      return;
+    }
+    if (now >= next_look()) {
+      last_ = now;
+      if (waiting_) {
+        asio::co_spawn(timer_.get_executor(), write_comment(shared_from_this()), asio::detached);
+        return;
+      }
+    }
+    sleep();
+  }
+
+  static Task<void> write_comment(std::shared_ptr<Watch> self) {
+    self->writing_ = true;
     bool ok = true;
-    if (!exchange_.begun()) {
-      const auto begun = co_await exchange_.begin(200, std::move(*head_));
+    if (!self->exchange_.begun()) {
+      const auto begun = co_await self->exchange_.begin(200, std::move(*self->head_));
       ok = begun.ok();
     }
     if (ok) {
       std::string comment;
       net::append_sse_comment(comment);
-      const auto written = co_await exchange_.write(comment);
+      const auto written = co_await self->exchange_.write(comment);
       ok = written.ok();
     }
-    writing_ = false;
-    written_.cancel();
-    if (!ok) stream_.cancel();
-    co_return ok;
+    self->writing_ = false;
+    self->written_.cancel();
+    if (self->stopped_) co_return;
+    if (ok) self->sleep();
+    else self->stream_.cancel();
   }
 
   net::Exchange& exchange_;
@@ -183,7 +191,7 @@ class Watch : public std::enable_shared_from_this<Watch> {
   bool waiting_ = false, writing_ = false, first_seen_ = false, stopped_ = false, timed_out_ = false;
 };
 
-// Stops the watch however the answer ends; it lives on until its own coroutine has seen that, and touches nothing but itself.
+// Stops the watch however the answer ends; it lives on until its timer has seen that, and touches nothing but itself.
 struct WatchGuard {
   std::shared_ptr<Watch> watch;
   ~WatchGuard() { watch->stop(); }
@@ -200,7 +208,8 @@ const Error* failure_in(const chat::Events& events) {
   return nullptr;
 }
 
-Task<void> stream_answer(net::Exchange& exchange, EventStream& stream, AnswerHead answer, const Caller& caller, EndpointOptions options) {
+// True when the whole answer went out.
+Task<bool> stream_answer(net::Exchange& exchange, EventStream& stream, AnswerHead answer, const Caller& caller, EndpointOptions options) {
   net::Headers head = common_headers(caller, "text/event-stream");
   head.add("Cache-Control", "no-cache");
   head.add("X-Accel-Buffering", "no");
@@ -225,24 +234,24 @@ Task<void> stream_answer(net::Exchange& exchange, EventStream& stream, AnswerHea
         net::Headers headers = error_headers(*failure, caller);
         add_explanation(headers, stream.explanation());
         co_await send(exchange, http_status(failure->code), std::move(headers), encode_error(*failure));
-        co_return;
+        co_return false;
       }
       const auto begun = co_await exchange.begin(200, std::move(head));
-      if (!begun) co_return;
+      if (!begun) co_return false;
     }
     frames.clear();
     for (const auto& event : events) encoder.encode(event, frames);
-    if (events.empty()) {
-      if (guard.watch->timed_out()) encoder.encode(chat::Failed{silent(options.silence)}, frames);
+    if (events.empty() && guard.watch->timed_out()) encoder.encode(chat::Failed{silent(options.silence)}, frames);
+    // Usage is the last event: the end of the answer leaves together with it.
+    if (events.empty() || std::holds_alternative<chat::Usage>(events.back())) {
       encoder.end(frames);
+      const auto finished = co_await exchange.finish(frames);
+      co_return finished.ok();
     }
-    if (!frames.empty()) {
-      const auto written = co_await exchange.write(frames);
-      if (!written) co_return;
-    }
-    if (events.empty()) break;
+    if (frames.empty()) continue;
+    const auto written = co_await exchange.write(frames);
+    if (!written) co_return false;
   }
-  (void)co_await exchange.finish();
 }
 
 Task<void> whole_answer(net::Exchange& exchange, EventStream& stream, AnswerHead answer, const Caller& caller, EndpointOptions options) {
@@ -296,9 +305,12 @@ Task<void> generate(net::Exchange& exchange, Provider& provider, Caller caller, 
   for (const auto& [what, value] : stream->explanation().decisions) {
     if (what == "model") answer.model = value;  // as served
   }
-  if (streamed) co_await stream_answer(exchange, *stream, std::move(answer), caller, options);
-  else co_await whole_answer(exchange, *stream, std::move(answer), caller, options);
-  departure.watch(nullptr);
+  if (!streamed) {
+    co_await whole_answer(exchange, *stream, std::move(answer), caller, options);
+  } else if (co_await stream_answer(exchange, *stream, std::move(answer), caller, options)) {
+    departure.forget();
+    (void)co_await stream->next();  // the end behind the last event: after it an upstream's connection can serve again
+  }
 }
 
 Task<void> respond_json(net::Exchange& exchange, const Caller& caller, std::string body) {

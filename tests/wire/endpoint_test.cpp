@@ -49,9 +49,11 @@ class FakeExchange final : public net::Exchange {
     if (after_write) after_write();
     co_return Result<void>();
   }
-  Task<Result<void>> finish() override {
-    finished = true;
-    co_return Result<void>();
+  Task<Result<void>> finish(std::string_view last) override {
+    auto written = Result<void>();
+    if (!last.empty()) written = co_await write(last);
+    finished = written.ok();
+    co_return written;
   }
   void abort() override { aborted = true; }
   bool begun() const override { return begun_; }
@@ -234,12 +236,12 @@ TEST_F(Endpoint, StreamsEachBatchInOneWrite) {
   EXPECT_EQ(exchange.header("cache-control"), "no-cache");
   EXPECT_EQ(exchange.header("x-accel-buffering"), "no");
   EXPECT_EQ(exchange.header("x-hearth-model"), "nano");
-  ASSERT_EQ(exchange.writes.size(), 4U);
+  ASSERT_EQ(exchange.writes.size(), 3U);
   EXPECT_NE(exchange.writes[0].find(R"("content":"a")"), std::string::npos);
   EXPECT_NE(exchange.writes[0].find(R"("content":"b")"), std::string::npos);
   EXPECT_NE(exchange.writes[2].find(R"("finish_reason":"stop")"), std::string::npos);
-  EXPECT_NE(exchange.writes[3].find(R"("cached_tokens":1)"), std::string::npos);
-  EXPECT_TRUE(exchange.writes[3].ends_with("data: [DONE]\n\n"));
+  EXPECT_NE(exchange.writes[2].find(R"("cached_tokens":1)"), std::string::npos);
+  EXPECT_TRUE(exchange.writes[2].ends_with("data: [DONE]\n\n"));
   EXPECT_TRUE(exchange.finished);
 }
 

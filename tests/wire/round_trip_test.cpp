@@ -288,5 +288,34 @@ TEST(RoundTrip, Answers) {
   }
 }
 
+// Chunks of plain text are read without the parser. A leading line break, which JSON allows, sends the same chunk to the parser.
+TEST(RoundTrip, TheShortWayGivesWhatTheParserGives) {
+  const std::vector<std::string> seeds{
+      R"({"id":"c","object":"chat.completion.chunk","created":17,"model":"m","choices":[{"index":0,"delta":{"content":"wörd "},"finish_reason":null}]})",
+      R"({"choices": [{"index": 1, "delta": {"role": "assistant", "content": null}, "logprobs": null}], "usage": null})",
+      R"({"id":"c","choices":[{"text":"a b","index":0,"logprobs":null,"finish_reason":null}],"error":null})",
+      R"({"choices":[{"delta":{"content":"a\n\u00e9","reasoning_content":null},"index":0,"stop_reason":null}],"usage":{"prompt_tokens":1}})",
+      R"({"choices":[{"delta":{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}]})",
+      R"({"choices":[{"delta":{},"finish_reason":"stop"}]})"};
+  const std::vector<std::string> pieces{"\"", "\\", "{", "}", "[", "]", ",", ":", " ", "null", "0", "-1", "1.5", "01", "true", "\xC3\xA9", "\xFF", "\x01",
+                                        "\"index\"", "\"text\":\"x\",", "\"content\":\"y\",", "\"delta\":", "\"error\":", "99999999999", ""};
+  Random random;
+  for (int round = 0; round < 20'000; ++round) {
+    StreamDecoder one, other;
+    std::string shown[2];
+    for (int chunk = 0; chunk < 3; ++chunk) {
+      std::string text = seeds[random.below(seeds.size())];
+      for (auto changes = random.below(4); changes > 0; --changes) text.replace(random.below(text.size()), random.below(3), pieces[random.below(pieces.size())]);
+      chat::Events events[2];
+      const bool ok = one.decode(text, events[0]).ok();
+      ASSERT_EQ(ok, other.decode("\n" + text, events[1]).ok()) << text;
+      if (!ok) break;
+      for (int i = 0; i < 2; ++i) shown[i] += show(events[i]) + "\n";
+      // Ids that an upstream left out are made up, every time anew.
+      if (shown[0].find("call_") == std::string::npos) ASSERT_EQ(shown[0], shown[1]) << text;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace hearth::wire::openai
