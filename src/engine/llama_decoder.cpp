@@ -16,6 +16,10 @@ namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
+struct FreeSampler {
+  void operator()(llama_sampler* sampler) const { llama_sampler_free(sampler); }
+};
+
 Result<common_sampler_ptr> make_common_sampler(const llama_model* model, const SamplerSpec& spec) {
   const llama_vocab* vocab = llama_model_get_vocab(model);
   common_params_sampling params;
@@ -144,12 +148,9 @@ class TopKSampler final : public LlamaSampler {
   }
 
  private:
-  struct Free {
-    void operator()(llama_sampler* sampler) const { llama_sampler_free(sampler); }
-  };
   std::size_t top_k_;
   std::vector<Token> banned_;  // sorted
-  std::unique_ptr<llama_sampler, Free> chain_;
+  std::unique_ptr<llama_sampler, FreeSampler> chain_;
   std::vector<llama_token_data> candidates_;
 };
 
@@ -184,6 +185,13 @@ class ChainSampler final : public LlamaSampler {
 }  // namespace
 
 Result<void> check_sampler(const llama_model* model, const SamplerSpec& spec) {
+  if (!spec.grammar.empty() && !spec.grammar.starts_with("%llguidance")) {
+    // The grammar alone first: the common library forgets the rest of a sampler when it throws over a grammar.
+    LogCapture log;
+    const std::unique_ptr<llama_sampler, FreeSampler> grammar(
+        llama_sampler_init_grammar(llama_model_get_vocab(model), spec.grammar.c_str(), "root"));
+    if (!grammar) return invalid("the grammar cannot be used: " + log.errors("failed to parse grammar"), "grammar");
+  }
   auto sampler = make_common_sampler(model, spec);
   if (!sampler) return std::move(sampler).error();
   return {};

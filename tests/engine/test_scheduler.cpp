@@ -436,7 +436,9 @@ TEST_F(SchedulerTest, RandomWorkloadsGiveEveryRequestItsOwnTokens) {
   std::printf("HEARTH_TEST_SEED=%llu\n", static_cast<unsigned long long>(seed));
   std::mt19937_64 random(seed);
   const auto below = [&](int n) { return static_cast<int>(random() % static_cast<std::uint64_t>(n)); };
-  for (int round = 0; round < 40; ++round) {
+  const char* many = std::getenv("HEARTH_TEST_ROUNDS");
+  const int rounds = many != nullptr ? std::atoi(many) : 40;
+  for (int round = 0; round < rounds; ++round) {
     SchedulerOptions options;
     options.max_running = 1 + below(6);
     options.batch_tokens = 8 + below(60);

@@ -1,0 +1,117 @@
+// What leaves a real model's KV memory and comes back: paused sequences and idle prefixes go on exactly where they were.
+#include <gtest/gtest.h>
+#include <llama.h>
+
+#include <memory>
+
+#include "engine/backend.h"
+#include "engine/engine_fixture.h"
+#include "engine/llama_decoder.h"
+#include "engine/scheduler_core.h"
+
+namespace hearth::engine {
+namespace {
+
+struct TextSink final : GenerationSink {
+  void on_started(int, int cached_tokens) override { cached = cached_tokens; }
+  void on_delta(SequenceDelta delta) override {
+    text += delta.text;
+    over = over || delta.finished.has_value();
+  }
+  void on_failed(Error failure) override {
+    error = failure.message;
+    over = true;
+  }
+  std::size_t backlog() const override { return 0; }
+  std::string text, error;
+  int cached = 0;
+  bool over = false;
+};
+
+class Parking : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    start_backend();
+    auto made = ThreadPool::create(1);
+    ASSERT_TRUE(made);
+    threads_ = std::move(*made);
+    model_.reset(llama_model_load_from_file(testing::nano_path().c_str(), llama_model_default_params()));
+    ASSERT_TRUE(model_);
+  }
+  void make(int cells) {
+    LlamaDecoderOptions options;
+    options.context = cells;
+    options.sequences = 32;
+    auto decoder = LlamaDecoder::create(model_.get(), *threads_, options);
+    ASSERT_TRUE(decoder);
+    core_.reset();
+    decoder_ = std::move(*decoder);
+    core_ = std::make_unique<SchedulerCore>(*decoder_, SchedulerOptions{}, clock_);
+  }
+  std::shared_ptr<TextSink> add(int first, int prompt, int tokens, chat::Priority priority = chat::Priority::interactive) {
+    Generation g;
+    for (int i = 0; i < prompt; ++i) g.prompt.push_back(300 + (first + i * 7) % 1500);
+    g.max_tokens = tokens;
+    g.samplers.resize(1);
+    g.samplers[0].temperature = 0;
+    g.samplers[0].ignore_eos = true;
+    g.priority = priority;
+    auto sink = std::make_shared<TextSink>();
+    g.sink = sink;
+    EXPECT_TRUE(core_->check(g));
+    core_->add(std::move(g), std::make_shared<std::atomic<bool>>(false));
+    return sink;
+  }
+  void run() {
+    for (int i = 0; i < 5000 && !core_->idle(); ++i) core_->tick();
+    EXPECT_TRUE(core_->idle());
+  }
+
+  FakeClock clock_;
+  std::unique_ptr<ThreadPool> threads_;
+  struct Free {
+    void operator()(llama_model* model) const { llama_model_free(model); }
+  };
+  std::unique_ptr<llama_model, Free> model_;
+  std::unique_ptr<LlamaDecoder> decoder_;
+  std::unique_ptr<SchedulerCore> core_;
+};
+
+TEST_F(Parking, APausedSequenceGivesTheTokensOfOneThatNeverPaused) {
+  make(512);
+  const auto alone = add(11, 200, 120);
+  run();
+  make(512);
+  const auto background = add(11, 200, 120, chat::Priority::background);
+  for (int i = 0; i < 40; ++i) core_->tick();
+  const auto interactive = add(900, 220, 60);
+  core_->tick();
+  EXPECT_EQ(core_->stats().parked, 1);
+  run();
+  EXPECT_EQ(core_->stats().resumes, 1);
+  EXPECT_TRUE(interactive->over && interactive->error.empty());
+  EXPECT_EQ(background->text, alone->text);
+}
+
+TEST_F(Parking, AParkedPrefixGivesTheTokensOfOneThatStayed) {
+  make(2048);
+  add(11, 700, 1);
+  run();
+  const auto stayed = add(11, 700, 80);
+  run();
+  EXPECT_EQ(stayed->cached, 699);
+
+  make(2048);
+  add(11, 700, 1);
+  run();
+  add(900, 50, 100);
+  run();
+  EXPECT_GT(core_->stats().prefix_parked_bytes, 0);
+  const auto back = add(11, 700, 80);
+  run();
+  EXPECT_EQ(back->cached, 699);
+  EXPECT_EQ(back->text, stayed->text);
+}
+
+}  // namespace
+}  // namespace hearth::engine
