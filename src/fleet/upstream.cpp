@@ -79,6 +79,7 @@ class UpstreamStream final : public wire::EventStream {
   void decode(std::string_view bytes, chat::Events& events) {
     frames_.clear();
     auto fed = sse_.feed(bytes, frames_);
+    events.reserve(frames_.size() + 1);
     for (const auto& frame : frames_) {
       if (!fed.ok() || decoder_.done()) break;
       fed = decoder_.decode(frame.data, events);

@@ -16,7 +16,10 @@ bool same_field_name(std::string_view a, std::string_view b);
 // Header fields in order. Names compare without case.
 class Headers {
  public:
-  void add(std::string name, std::string value) { fields_.emplace_back(std::move(name), std::move(value)); }
+  void add(std::string name, std::string value) {
+    if (fields_.empty()) fields_.reserve(12);  // what most messages have
+    fields_.emplace_back(std::move(name), std::move(value));
+  }
   void set(std::string_view name, std::string value);  // replaces every field of that name
   std::optional<std::string_view> find(std::string_view name) const;  // the first of that name
   std::size_t count(std::string_view name) const;

@@ -141,6 +141,9 @@ class StreamDecoder {
   void finish_choice(int index, chat::FinishReason reason, chat::Events& out);
   void close(chat::Events& out);
   std::vector<Choice> choices_;
+  std::string form_;  // the last chunk of plain text, without the text
+  std::size_t form_gap_ = 0;
+  int form_index_ = 0;
   std::optional<chat::Usage> usage_;  // held back: some engines repeat it in every chunk, and it comes last
   bool done_ = false;
 };

@@ -294,6 +294,15 @@ void read_logprobs(const json::object& logprobs, int choice, chat::Events& out) 
 class TextChunk {
  public:
   explicit TextChunk(std::string_view data) : at_(data.data()), end_(at_ + data.size()) {}
+  // Stands between quotes for itself.
+  static bool plain(std::string_view text) {
+    bool ascii = true;
+    for (const char c : text) {
+      if (c == '"' || c == '\\' || static_cast<unsigned char>(c) < 0x20) return false;
+      ascii = ascii && static_cast<unsigned char>(c) < 0x80;
+    }
+    return ascii || is_valid_utf8(text);
+  }
   int index = 0;
   std::string_view text;
 
@@ -349,15 +358,10 @@ class TextChunk {
   }
   bool string(std::string_view& out) {
     if (!take('"')) return false;
-    const char* start = at_;
-    bool ascii = true;
-    for (; at_ != end_ && *at_ != '"'; ++at_) {
-      const auto c = static_cast<unsigned char>(*at_);
-      if (c < 0x20 || c == '\\') return false;
-      ascii = ascii && c < 0x80;
-    }
-    out = {start, static_cast<std::size_t>(at_ - start)};
-    return take('"') && (ascii || is_valid_utf8(out));
+    const auto left = std::string_view(at_, static_cast<std::size_t>(end_ - at_));
+    out = left.substr(0, left.find('"'));
+    at_ += out.size();
+    return take('"') && plain(out);
   }
   bool scalar() {
     std::string_view ignored;
@@ -593,17 +597,31 @@ Result<void> StreamDecoder::decode_choice(const json::object& chunk, chat::Event
   return {};
 }
 
-// A chunk of plain text, which nearly every one is; false, and nothing done, for all others.
+// A chunk of plain text, which nearly every one is; false, and nothing done, for all others. Most differ from the one before in their text alone:
+// then no more of them needs to be read than that.
 bool StreamDecoder::decode_text(std::string_view data, chat::Events& out) {
-  TextChunk chunk(data);
-  if (!chunk.read() || chunk.index >= max_choices) return false;
-  const auto index = static_cast<std::size_t>(chunk.index);
+  const auto before = std::string_view(form_).substr(0, form_gap_);
+  const auto after = std::string_view(form_).substr(form_gap_);
+  std::string_view text;
+  if (!form_.empty() && data.size() >= form_.size() && data.starts_with(before) && data.ends_with(after)) {
+    text = data.substr(form_gap_, data.size() - form_.size());
+    if (!TextChunk::plain(text)) return false;
+  } else {
+    TextChunk chunk(data);
+    if (!chunk.read() || chunk.index >= max_choices) return false;
+    text = chunk.text;
+    form_index_ = chunk.index;
+    form_gap_ = text.data() == nullptr ? 0 : static_cast<std::size_t>(text.data() - data.data());
+    form_.clear();
+    if (form_gap_ > 0) form_.append(data.substr(0, form_gap_)).append(data.substr(form_gap_ + text.size()));
+  }
+  const auto index = static_cast<std::size_t>(form_index_);
   if (choices_.size() <= index) choices_.resize(index + 1);
   if (choices_[index].finished) return false;
   choices_[index].seen = true;
-  if (chunk.text.empty()) return true;
-  close_call(chunk.index, out);
-  out.emplace_back(chat::TextDelta{chunk.index, std::string(chunk.text)});
+  if (text.empty()) return true;
+  close_call(form_index_, out);
+  out.emplace_back(chat::TextDelta{form_index_, std::string(text)});
   return true;
 }
 
