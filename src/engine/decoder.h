@@ -45,10 +45,10 @@ struct SamplerSpec;  // engine/sampling.h
 class Decoder {
  public:
   virtual ~Decoder() = default;
-  virtual int context_cells() const = 0;      // KV cells in all, shared by every sequence
-  virtual int max_sequences() const = 0;      // valid SeqIds are 0 … max_sequences()-1
-  virtual int max_batch() const = 0;          // rows one decode() accepts
-  virtual int max_request_tokens() const = 0; // longest sequence the model supports, ≤ context_cells()
+  virtual int context_cells() const = 0;       // KV cells in all, shared by every sequence
+  virtual int max_sequences() const = 0;       // valid SeqIds are 0 … max_sequences()-1
+  virtual int max_batch() const = 0;           // rows one decode() accepts
+  virtual int max_request_tokens() const = 0;  // longest sequence the model supports, ≤ context_cells()
   virtual std::int64_t bytes_per_cell() const = 0;
   // Whether part of a sequence can be removed and copied (not so for recurrent models): without it, no prefix is ever shared.
   virtual bool can_share_prefix() const = 0;

@@ -136,7 +136,8 @@ class TopKSampler final : public LlamaSampler {
   Result<SampledToken> sample(int row) override {
     candidates_.clear();
     for (auto [logit, token] : best_logits(decoder_.logits(row), top_k_ + banned_.size())) {
-      if (candidates_.size() < top_k_ && !std::binary_search(banned_.begin(), banned_.end(), token)) candidates_.push_back({token, logit, 0});
+      if (candidates_.size() < top_k_ && !std::binary_search(banned_.begin(), banned_.end(), token))
+        candidates_.push_back({token, logit, 0});
     }
     if (candidates_.empty() || candidates_[0].logit == kMinusInfinity) return no_token();
     llama_token_data_array array{candidates_.data(), candidates_.size(), -1, true};

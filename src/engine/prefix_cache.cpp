@@ -252,9 +252,7 @@ int PrefixCache::evict(int cells) {
     Node* leaf = oldest_leaf();
     if (leaf == nullptr) break;
     // The end of an edge goes before its beginning: shorter prefixes serve more requests.
-    if (leaf->length() > cells - freed) {
-      split(leaf, leaf->length() - (cells - freed));
-    }
+    if (leaf->length() > cells - freed) { split(leaf, leaf->length() - (cells - freed)); }
     freed += leaf->length();
     if (!park(leaf)) drop(leaf);
   }

@@ -86,7 +86,9 @@ class Scheduler::Impl {
     }
     if (stats_.waiting + static_cast<int>(inbox_.size() + jobs_.size()) >= options_.queue_limit) {
       ++refused_;
-      return Error{ErrorCode::overloaded, "the queue is full (" + std::to_string(options_.queue_limit) + " requests wait); try again later", {},
+      return Error{ErrorCode::overloaded,
+                   "the queue is full (" + std::to_string(options_.queue_limit) + " requests wait); try again later",
+                   {},
                    retry_after_};
     }
     return {};
@@ -127,7 +129,7 @@ class Scheduler::Impl {
 
   const SchedulerOptions options_;
   const Clock& clock_;
-  SchedulerCore core_;   // the thread's own; check() alone is called from others
+  SchedulerCore core_;    // the thread's own; check() alone is called from others
   bool stalled_ = false;  // the thread's own
 
   mutable Mutex mutex_;
@@ -145,7 +147,8 @@ class Scheduler::Impl {
   std::thread thread_;  // last: everything it uses exists before it starts
 };
 
-Scheduler::Scheduler(Decoder& decoder, SchedulerOptions options, const Clock& clock) : impl_(std::make_unique<Impl>(decoder, options, clock)) {}
+Scheduler::Scheduler(Decoder& decoder, SchedulerOptions options, const Clock& clock)
+    : impl_(std::make_unique<Impl>(decoder, options, clock)) {}
 Scheduler::~Scheduler() = default;
 Result<GenerationHandle> Scheduler::submit(Generation generation) { return impl_->submit(std::move(generation)); }
 Result<void> Scheduler::run_between_ticks(std::function<void()> job) { return impl_->run_between_ticks(std::move(job)); }

@@ -22,26 +22,27 @@
 namespace hearth::engine {
 
 struct SchedulerOptions {
-  int max_running = 16;           // sequences decoding at once
-  int cached_sequences = 48;      // prefixes kept in the cache at once; the decoder needs max_running + cached_sequences sequence ids
-  int queue_limit = 256;          // requests waiting, both classes together; past it: overloaded
-  int batch_tokens = 512;         // rows per tick at most (further bounded by Decoder::max_batch)
-  std::chrono::milliseconds tick_target{150};        // prefill per tick is cut so that a tick stays near this while others stream
-  std::chrono::milliseconds tick_target_alone{500};  // the same while nobody streams: how long a newcomer may have to wait
+  int max_running = 16;       // sequences decoding at once
+  int cached_sequences = 48;  // prefixes kept in the cache at once; the decoder needs max_running + cached_sequences sequence ids
+  int queue_limit = 256;      // requests waiting, both classes together; past it: overloaded
+  int batch_tokens = 512;     // rows per tick at most (further bounded by Decoder::max_batch)
+  std::chrono::milliseconds tick_target{150};               // prefill per tick is cut so that a tick stays near this while others stream
+  std::chrono::milliseconds tick_target_alone{500};         // the same while nobody streams: how long a newcomer may have to wait
   std::int64_t prefix_cache_bytes = std::int64_t{1} << 30;  // idle KV kept for reuse, in cells and in host memory together; 0 = off
-  std::int64_t park_bytes = std::int64_t{4} << 30;  // host memory for parked sequences
-  int open_ended_reserve = 512;   // cells reserved at first for a request without max_tokens; grows as it goes
-  int quantum = 512;              // deficit round-robin: tokens a tenant earns per turn
-  std::size_t sink_backlog = 256; // tokens a slow reader may leave unread before its sequence pauses
-  std::chrono::milliseconds background_patience{30'000};  // a background request that waited this long counts as interactive: nothing starves
+  std::int64_t park_bytes = std::int64_t{4} << 30;          // host memory for parked sequences
+  int open_ended_reserve = 512;                             // cells reserved at first for a request without max_tokens; grows as it goes
+  int quantum = 512;                                        // deficit round-robin: tokens a tenant earns per turn
+  std::size_t sink_backlog = 256;                           // tokens a slow reader may leave unread before its sequence pauses
+  std::chrono::milliseconds background_patience{
+      30'000};  // a background request that waited this long counts as interactive: nothing starves
 };
 
 // What one tick produced for one choice. Text is whole UTF-8 and already free of stop strings.
 struct SequenceDelta {
   int choice = 0;
   std::string text;
-  std::vector<chat::TokenInfo> tokens;      // when asked for
-  int token_count = 0;                      // tokens sampled, end-of-generation included
+  std::vector<chat::TokenInfo> tokens;  // when asked for
+  int token_count = 0;                  // tokens sampled, end-of-generation included
   std::optional<chat::FinishReason> finished;
 };
 
@@ -59,13 +60,13 @@ class GenerationSink {
 };
 
 struct Generation {
-  std::vector<Token> prompt;      // not empty
+  std::vector<Token> prompt;  // not empty
   int choices = 1;
-  std::optional<int> max_tokens;  // per choice; empty = until the model ends or the context is full
+  std::optional<int> max_tokens;      // per choice; empty = until the model ends or the context is full
   std::vector<SamplerSpec> samplers;  // one per choice
   std::vector<std::string> stop;
-  int top_logprobs = -1;          // -1 = no TokenInfo
-  bool echo_logprobs = false;     // score the prompt: TokenInfo for each prompt token after the first, as choice 0's first delta
+  int top_logprobs = -1;       // -1 = no TokenInfo
+  bool echo_logprobs = false;  // score the prompt: TokenInfo for each prompt token after the first, as choice 0's first delta
   chat::Priority priority = chat::Priority::interactive;
   std::string tenant;
   std::optional<TimePoint> deadline;
@@ -102,11 +103,11 @@ struct SchedulerStats {
   std::int64_t ticks = 0;
   int waiting = 0, running = 0, parked = 0;
   int cells_total = 0, cells_used = 0, cells_cached = 0;  // used includes cached
-  std::int64_t prefix_parked_bytes = 0;  // idle prefixes in host memory
+  std::int64_t prefix_parked_bytes = 0;                   // idle prefixes in host memory
   std::int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   std::int64_t parks = 0, resumes = 0, preempted_bytes = 0;
   std::int64_t cancelled = 0, failed = 0, finished = 0, refused = 0;
-  bool busy = false;                   // has work
+  bool busy = false;                        // has work
   std::chrono::milliseconds since_tick{0};  // age of the heartbeat; with busy, a large one means the decoder hangs
 };
 

@@ -12,7 +12,7 @@ namespace {
 
 constexpr int smallest_chunk_beside_streams = 32;  // prompt tokens per tick that are worth a pass even when the tick target is missed
 constexpr int smallest_chunk_alone = 128;
-constexpr int smallest_idle_cells = 256;  // attention works in steps of this many cells
+constexpr int smallest_idle_cells = 256;                               // attention works in steps of this many cells
 constexpr std::int64_t most_parked_per_tick = std::int64_t{32} << 20;  // bytes: some milliseconds of copying
 constexpr double smoothing = 0.1;
 
@@ -37,7 +37,7 @@ struct SchedulerCore::Sequence {
   std::vector<Token> tokens;  // prompt, then what was sampled
   int computed = 0;           // of those, in the KV memory
   int generated = 0;
-  int reserved = 0;           // cells it may grow to
+  int reserved = 0;  // cells it may grow to
   SeqId seq = -1;
   PrefixCache::Pin pin;
   std::unique_ptr<Sampler> sampler;
@@ -79,13 +79,14 @@ Result<void> SchedulerCore::check(const Generation& generation) const {
   const std::string context = "this model's context holds " + std::to_string(max_request_tokens_) + " tokens";
   if (prompt == 0) return invalid("the prompt is empty; send at least one token of text", "prompt");
   if (prompt >= max_request_tokens_) {
-    return Error{ErrorCode::context_length_exceeded,
-                 context + ", but the prompt alone has " + std::to_string(prompt) + "; shorten it or serve the model with a larger context"};
+    return Error{ErrorCode::context_length_exceeded, context + ", but the prompt alone has " + std::to_string(prompt) +
+                                                         "; shorten it or serve the model with a larger context"};
   }
   if (generation.max_tokens && *generation.max_tokens > max_request_tokens_ - prompt) {
     return Error{ErrorCode::context_length_exceeded,
-                 context + ", but the prompt has " + std::to_string(prompt) + " and max_tokens asks for " + std::to_string(*generation.max_tokens) +
-                     " more; lower max_tokens to " + std::to_string(max_request_tokens_ - prompt) + " or shorten the prompt",
+                 context + ", but the prompt has " + std::to_string(prompt) + " and max_tokens asks for " +
+                     std::to_string(*generation.max_tokens) + " more; lower max_tokens to " + std::to_string(max_request_tokens_ - prompt) +
+                     " or shorten the prompt",
                  "max_tokens"};
   }
   return {};
@@ -453,7 +454,8 @@ void SchedulerCore::deliver_prompt_scores(Sequence& s) {
   for (int i = 0; i < s.rows; ++i) {
     const int next = first + i + 1;  // the row at `first + i` predicts this token
     if (next >= s.prompt_size()) break;
-    delta.tokens.push_back(s.sampler->info(s.first_row + i, s.tokens[static_cast<std::size_t>(next)], std::max(0, s.generation().top_logprobs)));
+    delta.tokens.push_back(
+        s.sampler->info(s.first_row + i, s.tokens[static_cast<std::size_t>(next)], std::max(0, s.generation().top_logprobs)));
   }
   if (!delta.tokens.empty()) s.generation().sink->on_delta(std::move(delta));
 }
@@ -565,7 +567,8 @@ void SchedulerCore::park_idle_prefixes() {
   const int idle = cache_.unpinned_cells();
   const int allowed = std::max(smallest_idle_cells, (used_cells() - idle) / 8);
   if (idle <= allowed) return;
-  const auto per_tick = static_cast<int>(std::max<std::int64_t>(1, most_parked_per_tick / std::max<std::int64_t>(1, decoder_.bytes_per_cell())));
+  const auto per_tick =
+      static_cast<int>(std::max<std::int64_t>(1, most_parked_per_tick / std::max<std::int64_t>(1, decoder_.bytes_per_cell())));
   cache_.evict(std::min(idle - allowed / 2, per_tick));
 }
 

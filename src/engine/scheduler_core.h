@@ -81,7 +81,7 @@ class SchedulerCore {
   std::vector<BatchToken> batch_;
   std::uint64_t admissions_ = 0;
   std::int64_t parked_bytes_ = 0;
-  double ms_per_row_ = 0;       // running mean cost of a batch row
+  double ms_per_row_ = 0;         // running mean cost of a batch row
   double ms_per_request_ = 1000;  // running mean time in the scheduler
   SchedulerStats stats_;
 };

@@ -135,12 +135,11 @@ net::Task<R> off_loop(asio::thread_pool& pool, F f) {
               return work();
             } catch (const std::bad_alloc&) {
               return internal_error("the worker is out of memory for this request");
-            } catch (const std::exception& e) {
-              return internal_error(std::string("unexpected: ") + e.what());
-            }
+            } catch (const std::exception& e) { return internal_error(std::string("unexpected: ") + e.what()); }
           }();
           const auto executor = asio::get_associated_executor(handler);
-          asio::post(executor, [handler = std::move(handler), result = std::move(result)]() mutable { std::move(handler)(std::move(result)); });
+          asio::post(executor,
+                     [handler = std::move(handler), result = std::move(result)]() mutable { std::move(handler)(std::move(result)); });
         });
       },
       asio::use_awaitable, std::move(f));
@@ -151,7 +150,10 @@ net::Task<R> off_loop(asio::thread_pool& pool, F f) {
 class EngineProvider::Impl {
  public:
   Impl(asio::io_context& loop, engine::Engine& served, int helper_threads)
-      : io(loop), engine(served), hub(std::make_shared<WakeHub>(loop)), helpers(static_cast<std::size_t>(helper_threads > 0 ? helper_threads : 2)) {}
+      : io(loop),
+        engine(served),
+        hub(std::make_shared<WakeHub>(loop)),
+        helpers(static_cast<std::size_t>(helper_threads > 0 ? helper_threads : 2)) {}
   ~Impl() {
     helpers.join();
     waiters.join();
@@ -164,7 +166,8 @@ class EngineProvider::Impl {
   asio::thread_pool waiters{4};  // calls that block until the scheduler has done them; apart, so that they never hold up a chat
 };
 
-EngineProvider::EngineProvider(asio::io_context& io, engine::Engine& engine, int helpers) : impl_(std::make_unique<Impl>(io, engine, helpers)) {}
+EngineProvider::EngineProvider(asio::io_context& io, engine::Engine& engine, int helpers)
+    : impl_(std::make_unique<Impl>(io, engine, helpers)) {}
 EngineProvider::~EngineProvider() = default;
 
 net::Task<Result<std::unique_ptr<wire::EventStream>>> EngineProvider::generate(chat::Request request, wire::Caller caller) {

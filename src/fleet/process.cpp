@@ -7,11 +7,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <array>
 #include <cstring>
 #include <string_view>
 
@@ -72,8 +72,7 @@ Process::~Process() {
   if (impl_->reaped) return;
   ::kill(impl_->pid, SIGKILL);
   int status = 0;
-  while (waitpid(impl_->pid, &status, 0) < 0 && errno == EINTR) {
-  }
+  while (waitpid(impl_->pid, &status, 0) < 0 && errno == EINTR) {}
 }
 
 Result<std::unique_ptr<Process>> Process::spawn(asio::io_context& io, const std::vector<std::string>& command,
@@ -104,7 +103,8 @@ Result<std::unique_ptr<Process>> Process::spawn(asio::io_context& io, const std:
   auto arguments = command;
   auto variables = environment(extra_environment);
   pid_t pid = 0;
-  const int failed = posix_spawnp(&pid, command.front().c_str(), &files.value, &attributes.value, pointers(arguments).data(), pointers(variables).data());
+  const int failed =
+      posix_spawnp(&pid, command.front().c_str(), &files.value, &attributes.value, pointers(arguments).data(), pointers(variables).data());
   if (failed) return cannot_start(command.front(), failed);
 
   const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
@@ -151,8 +151,7 @@ void Process::stop_reading() {
 net::Task<int> Process::wait() {
   co_await impl_->ended.async_wait(asio::posix::stream_descriptor::wait_read, asio::as_tuple(asio::use_awaitable));
   int status = 0;
-  while (waitpid(impl_->pid, &status, 0) < 0 && errno == EINTR) {
-  }
+  while (waitpid(impl_->pid, &status, 0) < 0 && errno == EINTR) {}
   impl_->reaped = true;
   co_return status;
 }

@@ -3,9 +3,9 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <optional>
 
@@ -32,10 +32,8 @@ bool deterministic(ErrorCode code) {
     case ErrorCode::config_invalid:
     case ErrorCode::unsupported:
     case ErrorCode::invalid_request:
-    case ErrorCode::context_length_exceeded:
-      return true;
-    default:
-      return false;
+    case ErrorCode::context_length_exceeded: return true;
+    default: return false;
   }
 }
 
@@ -51,9 +49,7 @@ Error error_of_line(std::string_view fields) {
   return Error{error_code_from_name(text("code"), ErrorCode::internal), std::move(message)};
 }
 
-std::string seconds(Duration duration) {
-  return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(duration).count()) + " s";
-}
+std::string seconds(Duration duration) { return std::to_string(std::chrono::duration_cast<std::chrono::seconds>(duration).count()) + " s"; }
 
 }  // namespace
 
@@ -71,8 +67,13 @@ std::string_view name(Supervisor::State state) {
 class Supervisor::Impl : public std::enable_shared_from_this<Impl> {
  public:
   Impl(asio::io_context& loop, SupervisorOptions given, const Clock& time)
-      : io(loop), options(std::move(given)), clock(time), backoff(options.backoff, time), changed(loop),
-        client(net::Client::make(loop, net::UnixEndpoint{options.socket}, {.connect_timeout = options.health_interval, .idle_connections = 2})) {
+      : io(loop),
+        options(std::move(given)),
+        clock(time),
+        backoff(options.backoff, time),
+        changed(loop),
+        client(net::Client::make(loop, net::UnixEndpoint{options.socket},
+                                 {.connect_timeout = options.health_interval, .idle_connections = 2})) {
     options.command.emplace_back("--socket");
     options.command.push_back(options.socket);
   }
@@ -197,10 +198,12 @@ class Supervisor::Impl : public std::enable_shared_from_this<Impl> {
     while (true) {
       if (state == State::ready && generation > after) co_return Result<void>();
       if (state == State::stopping) co_return Error{ErrorCode::unavailable, "hearth is stopping", {}, 1s};
-      const bool no_use = state == State::failed || (state == State::backing_off && (load_error || backoff.failed_starts() >= hopeless_starts));
+      const bool no_use =
+          state == State::failed || (state == State::backing_off && (load_error || backoff.failed_starts() >= hopeless_starts));
       if (no_use) co_return last_error;
       if (TimePoint::clock::now() >= deadline) {
-        co_return Error{ErrorCode::unavailable, "the engine is not ready yet (" + std::string(name(state)) + "); try again shortly", {}, 1s};
+        co_return Error{
+            ErrorCode::unavailable, "the engine is not ready yet (" + std::string(name(state)) + "); try again shortly", {}, 1s};
       }
       co_await changed.wait_until(deadline);
     }
@@ -254,13 +257,13 @@ class Supervisor::Impl : public std::enable_shared_from_this<Impl> {
   std::shared_ptr<Process> process;
   State state = State::starting;
   int generation = 0;
-  bool running = false;   // start() was called
-  bool reading = false;   // standard error of the current worker
+  bool running = false;  // start() was called
+  bool reading = false;  // standard error of the current worker
   bool stopping = false;
-  bool ended = false;     // run() has returned
+  bool ended = false;  // run() has returned
   std::optional<Error> load_error;
   std::string kill_reason;
-  std::string ending;     // of the last worker, for the log
+  std::string ending;  // of the last worker, for the log
   std::string last_line;
   Error last_error{ErrorCode::unavailable, "the engine has not been started"};
 };

@@ -26,9 +26,10 @@ struct SupervisorOptions {
   std::vector<std::string> command;
   std::string socket;  // at most 107 bytes
   std::chrono::milliseconds health_interval{1'000};
-  std::chrono::milliseconds unresponsive_limit{5'000};  // no answer to health checks for this long (hang_limit if that is shorter): the process hangs
-  std::chrono::milliseconds hang_limit{120'000};        // has work but no scheduler tick for this long: the decoder hangs
-  std::chrono::milliseconds stop_grace{30'000};         // between SIGTERM and SIGKILL
+  std::chrono::milliseconds unresponsive_limit{
+      5'000};  // no answer to health checks for this long (hang_limit if that is shorter): the process hangs
+  std::chrono::milliseconds hang_limit{120'000};  // has work but no scheduler tick for this long: the decoder hangs
+  std::chrono::milliseconds stop_grace{30'000};   // between SIGTERM and SIGKILL
   BackoffOptions backoff;
 };
 

@@ -13,11 +13,11 @@
 namespace hearth::fleet {
 
 struct UpstreamOptions {
-  std::string name = "worker";                     // in explanations and messages
-  std::string api_key;                             // sent as a bearer token when not empty
+  std::string name = "worker";  // in explanations and messages
+  std::string api_key;          // sent as a bearer token when not empty
   std::chrono::milliseconds connect_timeout{5'000};
-  std::chrono::milliseconds first_event{600'000};  // silence before the first event: queueing and prefill
-  std::chrono::milliseconds next_event{120'000};   // silence between two events
+  std::chrono::milliseconds first_event{600'000};     // silence before the first event: queueing and prefill
+  std::chrono::milliseconds next_event{120'000};      // silence between two events
   std::size_t answer_bytes = std::size_t{256} << 20;  // longest non-streamed answer
 };
 

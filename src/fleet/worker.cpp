@@ -62,10 +62,9 @@ Result<std::unique_ptr<engine::Engine>> load(const engine::EngineOptions& option
     }
     return loaded;
   } catch (const std::bad_alloc&) {
-    return Error{ErrorCode::unavailable, "not enough memory to load model \"" + options.model_id + "\": free some, use a smaller context or a smaller model"};
-  } catch (const std::exception& e) {
-    return internal_error("loading model \"" + options.model_id + "\" failed: " + e.what());
-  }
+    return Error{ErrorCode::unavailable,
+                 "not enough memory to load model \"" + options.model_id + "\": free some, use a smaller context or a smaller model"};
+  } catch (const std::exception& e) { return internal_error("loading model \"" + options.model_id + "\" failed: " + e.what()); }
 }
 
 wire::Caller caller_of(const net::HttpRequest& request) {

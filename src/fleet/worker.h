@@ -24,9 +24,9 @@ inline constexpr std::string_view worker_error_prefix = "hearth-worker-error: ";
 
 struct WorkerOptions {
   engine::EngineOptions engine;
-  std::string socket;                              // Unix socket to serve on
-  std::chrono::milliseconds drain_grace{30'000};   // after SIGTERM: running answers get this long
-  int helpers = 0;                                 // threads for templates and tokenizing; 0 = 2
+  std::string socket;                             // Unix socket to serve on
+  std::chrono::milliseconds drain_grace{30'000};  // after SIGTERM: running answers get this long
+  int helpers = 0;                                // threads for templates and tokenizing; 0 = 2
 };
 
 // Hosts the model until SIGTERM or SIGINT; returns the process's exit code. Paths besides the OpenAI API: GET /health, the scheduler's heartbeat

@@ -350,11 +350,12 @@ Task<void> Gateway::Impl::route(Observed& exchange, wire::Caller& caller, Record
     co_return;
   }
   if (path == "/" && reading) {
-    const json::object about{{"name", "hearth"},
-                             {"version", HEARTH_VERSION},
-                             {"about", "A private AI server. It speaks the OpenAI API: point a client's base URL at /v1."},
-                             {"endpoints", {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/health", "/metrics"}},
-                             {"docs", "hearth --help; README.md and docs/ of the distribution"}};
+    const json::object about{
+        {"name", "hearth"},
+        {"version", HEARTH_VERSION},
+        {"about", "A private AI server. It speaks the OpenAI API: point a client's base URL at /v1."},
+        {"endpoints", {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/health", "/metrics"}},
+        {"docs", "hearth --help; README.md and docs/ of the distribution"}};
     auto body = json::serialize(about);
     co_await respond_text(exchange, 200, "application/json", std::move(body), caller);
     co_return;
@@ -373,7 +374,8 @@ Task<void> Gateway::Impl::route(Observed& exchange, wire::Caller& caller, Record
   const openai::EndpointOptions endpoint{.keep_alive = options.keep_alive};
   const bool known = co_await openai::serve(exchange, service, caller, endpoint);
   if (known) co_return;
-  const Error error{ErrorCode::not_found, "there is no " + std::string(path.substr(0, 200)) + " here; the API is under /v1, e.g. POST /v1/chat/completions"};
+  const Error error{ErrorCode::not_found,
+                    "there is no " + std::string(path.substr(0, 200)) + " here; the API is under /v1, e.g. POST /v1/chat/completions"};
   co_await openai::respond_error(exchange, error, caller);
 }
 
@@ -383,7 +385,8 @@ Task<void> Gateway::Impl::health(net::Exchange& exchange, const wire::Caller& ca
   json::object report{{"status", state}};
   if (!models.empty()) report["model"] = models.front().id;
   if (supervisor) report["worker_restarts"] = supervisor->restarts();
-  if (supervisor && !up && !draining && supervisor->state() != fleet::Supervisor::State::starting) report["reason"] = supervisor->last_error().message;
+  if (supervisor && !up && !draining && supervisor->state() != fleet::Supervisor::State::starting)
+    report["reason"] = supervisor->last_error().message;
   auto body = json::serialize(report);
   co_await respond_text(exchange, up && !draining ? 200 : 503, "application/json", std::move(body), caller);
 }

@@ -26,18 +26,18 @@ struct ApiKey {
 
 struct GatewayOptions {
   net::TcpEndpoint listen{.host = "127.0.0.1", .port = 8085};
-  std::vector<ApiKey> api_keys;              // none: loopback only, everybody is "local"
+  std::vector<ApiKey> api_keys;  // none: loopback only, everybody is "local"
   std::optional<net::TlsFiles> tls;
   net::ServerLimits limits;
-  std::vector<std::string> allowed_hosts;    // further Host names accepted on loopback without keys
-  std::vector<std::string> cors_origins;     // web origins whose pages may call; "*" = any (needs API keys); empty = CORS off
-  std::vector<std::string> model_aliases;    // further names of the served model
+  std::vector<std::string> allowed_hosts;         // further Host names accepted on loopback without keys
+  std::vector<std::string> cors_origins;          // web origins whose pages may call; "*" = any (needs API keys); empty = CORS off
+  std::vector<std::string> model_aliases;         // further names of the served model
   std::chrono::milliseconds start_wait{60'000};   // how long a request waits for a worker that starts
   std::chrono::milliseconds drain_grace{30'000};  // running answers get this long on SIGTERM
   std::chrono::milliseconds keep_alive{10'000};   // comment frames while the engine is silent
-  fleet::SupervisorOptions worker;           // `socket` may stay empty: a private folder is made for it
+  fleet::SupervisorOptions worker;                // `socket` may stay empty: a private folder is made for it
   fleet::UpstreamOptions upstream;
-  std::optional<net::Endpoint> engine;       // serve this OpenAI-compatible endpoint instead of starting a worker
+  std::optional<net::Endpoint> engine;  // serve this OpenAI-compatible endpoint instead of starting a worker
 };
 
 // Whether these options are safe and complete, before anything starts. config_invalid: listening wider than loopback without an API key, short or

@@ -57,14 +57,16 @@ bool is_loopback(std::string_view host) {
 Result<void> check_options(const GatewayOptions& options) {
   if (options.listen.host.empty()) return config("the address to listen on is empty; for this machine alone use 127.0.0.1", "listen");
   if (options.api_keys.empty() && !is_loopback(options.listen.host)) {
-    return config("refusing to listen on " + options.listen.host +
-                      " without an API key: anybody who can reach this machine could use it. Configure at least one API key, or listen on 127.0.0.1",
-                  "api_keys");
+    return config(
+        "refusing to listen on " + options.listen.host +
+            " without an API key: anybody who can reach this machine could use it. Configure at least one API key, or listen on 127.0.0.1",
+        "api_keys");
   }
   std::set<std::string_view> names, keys;
   for (const auto& key : options.api_keys) {
     if (key.name.empty()) return config("an API key has no name; the name is the tenant shown in logs and metrics", "api_keys");
-    if (!std::all_of(key.name.begin(), key.name.end(), [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_' || c == '.'; })) {
+    if (!std::all_of(key.name.begin(), key.name.end(),
+                     [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_' || c == '.'; })) {
       return config("the API key name \"" + key.name + "\" may only hold letters, digits, '-', '_' and '.'", "api_keys");
     }
     if (key.key.size() < shortest_key) {
@@ -73,7 +75,8 @@ Result<void> check_options(const GatewayOptions& options) {
                     "api_keys");
     }
     if (!std::all_of(key.key.begin(), key.key.end(), [](unsigned char c) { return c > ' ' && c < 0x7f; })) {
-      return config("the API key \"" + key.name + "\" holds characters that cannot travel in a header: use visible ASCII without spaces", "api_keys");
+      return config("the API key \"" + key.name + "\" holds characters that cannot travel in a header: use visible ASCII without spaces",
+                    "api_keys");
     }
     if (!names.insert(key.name).second) return config("two API keys have the name \"" + key.name + "\"", "api_keys");
     if (!keys.insert(key.key).second) return config("the API key \"" + key.name + "\" is the same as another one", "api_keys");
@@ -82,8 +85,9 @@ Result<void> check_options(const GatewayOptions& options) {
     return config("TLS needs both a certificate file and a key file", options.tls->key.empty() ? "tls.key" : "tls.certificate");
   }
   if (std::find(options.cors_origins.begin(), options.cors_origins.end(), "*") != options.cors_origins.end() && options.api_keys.empty()) {
-    return config("cors_origins \"*\" without an API key would let every web page use this server: name the origins, or configure an API key",
-                  "cors_origins");
+    return config(
+        "cors_origins \"*\" without an API key would let every web page use this server: name the origins, or configure an API key",
+        "cors_origins");
   }
   if (!options.engine && options.worker.command.empty()) return config("neither a worker command nor an engine endpoint is set", "worker");
   return {};
@@ -99,8 +103,9 @@ Result<void> Identity::check_origin(const net::HttpRequest& request) const {
   if (!keys_.empty()) return {};
   const auto host = request.headers.find("host");
   if (host && std::find(hosts_.begin(), hosts_.end(), lower(without_port(*host))) == hosts_.end()) {
-    return Error{ErrorCode::forbidden, "the Host header names neither localhost nor a configured host: a web page may be trying to reach this server "
-                                       "under a false name. Add the name to allowed_hosts, or configure an API key"};
+    return Error{ErrorCode::forbidden,
+                 "the Host header names neither localhost nor a configured host: a web page may be trying to reach this server "
+                 "under a false name. Add the name to allowed_hosts, or configure an API key"};
   }
   const auto origin = request.headers.find("origin");
   const bool same_site = !origin || (host && (*origin == "http://" + std::string(*host) || *origin == "https://" + std::string(*host)));

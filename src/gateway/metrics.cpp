@@ -13,9 +13,18 @@
 namespace hearth::gateway {
 namespace {
 
-constexpr std::array<std::string_view, 12> known_paths{
-    "/",          "/health",        "/metrics",           "/v1/chat/completions", "/v1/completions", "/v1/embeddings",
-    "/v1/rerank", "/v1/models",     "/v1/tokenize/count", "/v1/score",            "/v1/messages",    "/v1/responses"};
+constexpr std::array<std::string_view, 12> known_paths{"/",
+                                                       "/health",
+                                                       "/metrics",
+                                                       "/v1/chat/completions",
+                                                       "/v1/completions",
+                                                       "/v1/embeddings",
+                                                       "/v1/rerank",
+                                                       "/v1/models",
+                                                       "/v1/tokenize/count",
+                                                       "/v1/score",
+                                                       "/v1/messages",
+                                                       "/v1/responses"};
 
 std::string_view label(std::string_view path) {
   if (path.starts_with("/v1/models/")) return "/v1/models";
@@ -25,7 +34,8 @@ std::string_view label(std::string_view path) {
 
 double seconds(std::chrono::nanoseconds duration) { return std::chrono::duration<double>(duration).count(); }
 
-const prometheus::Histogram::BucketBoundaries durations{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300};
+const prometheus::Histogram::BucketBoundaries durations{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+                                                        1,     2.5,    5,     10,   30,    60,   120, 300};
 
 // A counter that follows the engine's own, across restarts in which that one starts from zero again.
 class Follower {
@@ -51,7 +61,9 @@ class Metrics::Impl {
 
   Counters& counters(const char* name, const char* help) { return prometheus::BuildCounter().Name(name).Help(help).Register(registry); }
   Gauges& gauges(const char* name, const char* help) { return prometheus::BuildGauge().Name(name).Help(help).Register(registry); }
-  Histograms& histograms(const char* name, const char* help) { return prometheus::BuildHistogram().Name(name).Help(help).Register(registry); }
+  Histograms& histograms(const char* name, const char* help) {
+    return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
+  }
 
   struct PathSeries {
     prometheus::Histogram* duration = nullptr;
@@ -78,7 +90,8 @@ class Metrics::Impl {
   prometheus::Gauge& cells_cached = cells.Add({{"kind", "cached"}});
   prometheus::Gauge& prefix_parked = gauges("hearth_prefix_cache_parked_bytes", "KV of idle prefixes kept in host memory").Add({});
   Follower prefix_hits{
-      counters("hearth_prefix_cache_hit_tokens_total", "Prompt tokens the engine took from its prefix cache instead of computing them").Add({})};
+      counters("hearth_prefix_cache_hit_tokens_total", "Prompt tokens the engine took from its prefix cache instead of computing them")
+          .Add({})};
   Follower generated{counters("hearth_engine_generated_tokens_total", "Tokens the engine sampled, unfinished answers included").Add({})};
   prometheus::Gauge& up = gauges("hearth_engine_ready", "1 when the engine can answer").Add({});
   Follower restarts{counters("hearth_worker_restarts_total", "Workers started after the first").Add({})};

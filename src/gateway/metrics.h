@@ -14,8 +14,8 @@ namespace hearth::gateway {
 
 // One request as it is counted and logged.
 struct Record {
-  std::string path;    // as the client sent it
-  int status = 0;      // 499 when the client left first
+  std::string path;  // as the client sent it
+  int status = 0;    // 499 when the client left first
   std::chrono::nanoseconds duration{0};
   std::optional<std::chrono::nanoseconds> first_token;  // from the request's arrival
   chat::Usage usage;

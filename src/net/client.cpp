@@ -173,12 +173,8 @@ Task<Result<std::string_view>> read_body(std::shared_ptr<Stream> stream, millise
     if (stream->cancelled) break;
     switch (wake) {
       case Connection::Wake::bytes: break;
-      case Connection::Wake::timeout:
-        connection.close();
-        co_return stream->core->silent(silence, "sent nothing");
-      case Connection::Wake::full:
-        connection.close();
-        co_return stream->core->failed("sent a chunk header that is too long");
+      case Connection::Wake::timeout: connection.close(); co_return stream->core->silent(silence, "sent nothing");
+      case Connection::Wake::full: connection.close(); co_return stream->core->failed("sent a chunk header that is too long");
       case Connection::Wake::ended: {
         error_code ec;
         if (!connection.truncated()) parser.put_eof(ec);
@@ -314,7 +310,8 @@ Result<std::string> build_head(const Core& core, const HttpRequest& request) {
       return invalid("a header of a request to " + core.name + " holds characters that would break the message");
     }
     // Framing is decided here and nowhere else.
-    constexpr std::string_view ours[] = {"Host", "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Expect", "TE", "Trailer", "Upgrade"};
+    constexpr std::string_view ours[] = {"Host",    "Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Expect", "TE",
+                                         "Trailer", "Upgrade"};
     if (std::any_of(std::begin(ours), std::end(ours), [&](std::string_view own) { return same_field_name(field, own); })) continue;
     head.append(field).append(": ").append(value).append("\r\n");
   }

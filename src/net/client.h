@@ -17,7 +17,7 @@ struct ClientOptions {
   std::chrono::milliseconds connect_timeout{5'000};
   std::size_t idle_connections = 64;
   std::size_t header_bytes = 64 * 1024;  // of an answer
-  std::string ca_file;  // TLS: trust the certificates of this PEM file instead of the system's roots
+  std::string ca_file;                   // TLS: trust the certificates of this PEM file instead of the system's roots
 };
 
 // An answer whose body is still arriving. Destroying it before the end closes its connection: that is how a generation is cancelled.

@@ -35,7 +35,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
 
   Socket& socket() { return socket_; }
   bool open() const { return socket_.is_open(); }
-  bool ended() const { return ended_; }        // the peer closed its side, or the stream broke
+  bool ended() const { return ended_; }          // the peer closed its side, or the stream broke
   bool truncated() const { return truncated_; }  // it broke: reset, or TLS without a proper end
 
   // Speaks TLS from here on. `host` non-empty: as a client, with SNI and verification against that name.

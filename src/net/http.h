@@ -20,7 +20,7 @@ class Headers {
     if (fields_.empty()) fields_.reserve(12);  // what most messages have
     fields_.emplace_back(std::move(name), std::move(value));
   }
-  void set(std::string_view name, std::string value);  // replaces every field of that name
+  void set(std::string_view name, std::string value);                 // replaces every field of that name
   std::optional<std::string_view> find(std::string_view name) const;  // the first of that name
   std::size_t count(std::string_view name) const;
   auto begin() const { return fields_.begin(); }
@@ -35,7 +35,7 @@ struct HttpRequest {
   std::string target;  // as sent: path and query
   Headers headers;
   std::string body;
-  std::string peer;    // server side: the client's address for logs, "unix" for a Unix socket
+  std::string peer;  // server side: the client's address for logs, "unix" for a Unix socket
 
   std::string_view path() const;   // target up to '?'
   std::string_view query() const;  // after '?', may be empty

@@ -98,7 +98,7 @@ struct Core {
   std::unordered_set<Session*> sessions;
   bool draining = false;
   std::string socket_path;
-  struct stat socket_file {};
+  struct stat socket_file{};
 
   std::string_view date();
   void stop_accepting();
@@ -126,7 +126,7 @@ void Core::stop_accepting() {
   backoff.cancel();
   if (socket_path.empty()) return;
   // Another server may have put its own socket in our place.
-  struct stat now {};
+  struct stat now{};
   if (::stat(socket_path.c_str(), &now) == 0 && now.st_dev == socket_file.st_dev && now.st_ino == socket_file.st_ino) {
     ::unlink(socket_path.c_str());
   }
@@ -363,9 +363,7 @@ Task<void> Session::handle() {
   try {
     auto work = core_->handler(*this);
     co_await std::move(work);
-  } catch (const std::exception& e) {
-    failure = e.what();
-  } catch (...) {
+  } catch (const std::exception& e) { failure = e.what(); } catch (...) {
     failure = "an exception of unknown type";
   }
   handling_ = false;
@@ -575,11 +573,13 @@ Result<void> bind_tcp(Core& core, const Endpoint& endpoint, const TcpEndpoint& t
   if (!ec) core.acceptor.listen(asio::socket_base::max_listen_connections, ec);
   if (!ec) return {};
   if (ec == asio::error::address_in_use) {
-    return cannot_listen(endpoint, fmt::format("port {0} is already in use; stop the program that holds it (find it with: ss -ltnp 'sport = :{0}') "
-                                               "or choose another port",
-                                               tcp.port));
+    return cannot_listen(endpoint,
+                         fmt::format("port {0} is already in use; stop the program that holds it (find it with: ss -ltnp 'sport = :{0}') "
+                                     "or choose another port",
+                                     tcp.port));
   }
-  if (ec == asio::error::access_denied) return cannot_listen(endpoint, "ports below 1024 need root or CAP_NET_BIND_SERVICE; choose a higher port");
+  if (ec == asio::error::access_denied)
+    return cannot_listen(endpoint, "ports below 1024 need root or CAP_NET_BIND_SERVICE; choose a higher port");
   return cannot_listen(endpoint, ec.message());
 }
 
@@ -588,7 +588,7 @@ Result<void> bind_unix(Core& core, const Endpoint& endpoint, const std::string& 
     return cannot_listen(endpoint, fmt::format("the path of a Unix socket must have 1 to {} bytes", sizeof(sockaddr_un::sun_path) - 1));
   }
   const asio::local::stream_protocol::endpoint local(path);
-  struct stat file {};
+  struct stat file{};
   error_code ec;
   if (::lstat(path.c_str(), &file) == 0) {
     if (!S_ISSOCK(file.st_mode)) return cannot_listen(endpoint, "the file exists and is not a socket");
@@ -655,8 +655,8 @@ Task<void> ServerImpl::drain(milliseconds grace) {
 
 }  // namespace
 
-Result<std::unique_ptr<Server>> Server::listen(asio::io_context& io, const Endpoint& endpoint, ServerLimits limits, std::optional<TlsFiles> tls,
-                                               Handler handler) {
+Result<std::unique_ptr<Server>> Server::listen(asio::io_context& io, const Endpoint& endpoint, ServerLimits limits,
+                                               std::optional<TlsFiles> tls, Handler handler) {
   auto core = std::make_shared<Core>(io, limits, std::move(handler));
   if (tls) {
     auto context = load_tls(*tls);

@@ -16,7 +16,7 @@ namespace hearth::net {
 struct ServerLimits {
   std::size_t header_bytes = 32 * 1024;
   std::size_t body_bytes = 64 * 1024 * 1024;
-  std::size_t connections = 4096;               // past it a new connection is answered 503 and closed
+  std::size_t connections = 4096;                    // past it a new connection is answered 503 and closed
   std::chrono::milliseconds header_timeout{10'000};  // from the first byte of a request to the end of its header
   std::chrono::milliseconds body_timeout{60'000};    // longest pause between two reads of a body; the whole body gets 10 times that
   std::chrono::milliseconds idle_timeout{75'000};    // a kept-alive connection without a request

@@ -31,7 +31,8 @@ class FakeDecoder final : public Decoder {
     std::bitset<most_sequences> holders;
   };
 
-  FakeDecoder(int cell_count, int sequences, int batch = 512) : cells(static_cast<std::size_t>(cell_count)), sequences_(sequences), batch_(batch) {}
+  FakeDecoder(int cell_count, int sequences, int batch = 512)
+      : cells(static_cast<std::size_t>(cell_count)), sequences_(sequences), batch_(batch) {}
 
   int context_cells() const override { return static_cast<int>(cells.size()); }
   int max_sequences() const override { return sequences_; }
@@ -54,7 +55,8 @@ class FakeDecoder final : public Decoder {
     for (std::size_t i = 0; i < batch.size(); ++i) {
       const auto& row = batch[i];
       while (cells[free].holders.any()) ++free;
-      if (row.pos != length(row.seq)) throw std::logic_error("position " + std::to_string(row.pos) + " does not continue sequence " + std::to_string(row.seq));
+      if (row.pos != length(row.seq))
+        throw std::logic_error("position " + std::to_string(row.pos) + " does not continue sequence " + std::to_string(row.seq));
       cells[free] = {row.pos, row.token, {}};
       cells[free].holders.set(static_cast<std::size_t>(row.seq));
       if (row.output) outputs_[i] = history(row.seq);
@@ -64,7 +66,8 @@ class FakeDecoder final : public Decoder {
   }
   void share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) override {
     for (auto& cell : cells) {
-      if (cell.holders.test(static_cast<std::size_t>(from)) && cell.pos >= begin && cell.pos < end) cell.holders.set(static_cast<std::size_t>(to));
+      if (cell.holders.test(static_cast<std::size_t>(from)) && cell.pos >= begin && cell.pos < end)
+        cell.holders.set(static_cast<std::size_t>(to));
     }
   }
   void remove(SeqId seq, std::int32_t begin, std::int32_t end) override {
@@ -96,14 +99,17 @@ class FakeDecoder final : public Decoder {
     }
     return {};
   }
-  Result<std::unique_ptr<Sampler>> make_sampler(const SamplerSpec& spec) override { return std::unique_ptr<Sampler>(new FakeSampler(*this, spec.seed)); }
+  Result<std::unique_ptr<Sampler>> make_sampler(const SamplerSpec& spec) override {
+    return std::unique_ptr<Sampler>(new FakeSampler(*this, spec.seed));
+  }
   std::string piece(Token token, bool) const override { return pieces ? pieces(token) : "<" + std::to_string(token) + ">"; }
 
   int used() const {
     return static_cast<int>(std::count_if(cells.begin(), cells.end(), [](const Cell& c) { return c.holders.any(); }));
   }
   int length(SeqId seq) const {
-    return static_cast<int>(std::count_if(cells.begin(), cells.end(), [&](const Cell& c) { return c.holders.test(static_cast<std::size_t>(seq)); }));
+    return static_cast<int>(
+        std::count_if(cells.begin(), cells.end(), [&](const Cell& c) { return c.holders.test(static_cast<std::size_t>(seq)); }));
   }
   std::vector<Token> history(SeqId seq) const {
     std::vector<const Cell*> mine;
@@ -113,7 +119,8 @@ class FakeDecoder final : public Decoder {
     std::sort(mine.begin(), mine.end(), [](const Cell* a, const Cell* b) { return a->pos < b->pos; });
     std::vector<Token> tokens;
     for (std::size_t i = 0; i < mine.size(); ++i) {
-      if (mine[i]->pos != static_cast<std::int32_t>(i)) throw std::logic_error("sequence " + std::to_string(seq) + " has a hole or a double at " + std::to_string(i));
+      if (mine[i]->pos != static_cast<std::int32_t>(i))
+        throw std::logic_error("sequence " + std::to_string(seq) + " has a hole or a double at " + std::to_string(i));
       tokens.push_back(mine[i]->token);
     }
     return tokens;
@@ -123,8 +130,8 @@ class FakeDecoder final : public Decoder {
   bool shares = true;
   bool saves_all = true;
   int request_limit = 0;
-  Token poison = -1;                 // a batch with this token fails
-  Token end_token = -1;              // sampled: ends the sequence
+  Token poison = -1;     // a batch with this token fails
+  Token end_token = -1;  // sampled: ends the sequence
   std::function<std::string(Token)> pieces;
   int decodes = 0, saves = 0;
   std::vector<BatchToken> decoded_rows;

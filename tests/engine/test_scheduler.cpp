@@ -43,7 +43,8 @@ struct Collected final : GenerationSink {
   std::size_t backlog() const override { return unread; }
   bool over(int n = 1) const {
     if (error) return true;
-    return static_cast<int>(choices.size()) == n && std::all_of(choices.begin(), choices.end(), [](const auto& c) { return c.second.finished.has_value(); });
+    return static_cast<int>(choices.size()) == n &&
+           std::all_of(choices.begin(), choices.end(), [](const auto& c) { return c.second.finished.has_value(); });
   }
 
   std::map<int, Choice> choices;
@@ -77,7 +78,8 @@ class SchedulerTest : public testing::Test {
     std::shared_ptr<Collected> sink;
     std::shared_ptr<std::atomic<bool>> cancelled;
   };
-  void make(int cells, SchedulerOptions options = {}, int sequences = 64, int request_limit = 0, bool shares = true, bool saves_all = true) {
+  void make(int cells, SchedulerOptions options = {}, int sequences = 64, int request_limit = 0, bool shares = true,
+            bool saves_all = true) {
     core.reset();
     decoder = std::make_unique<FakeDecoder>(cells, sequences);
     decoder->request_limit = request_limit;
@@ -118,7 +120,8 @@ class SchedulerTest : public testing::Test {
     return ticks;
   }
   int rows_of(Token first_token) const {
-    return static_cast<int>(std::count_if(decoder->decoded_rows.begin(), decoder->decoded_rows.end(), [&](const BatchToken& r) { return r.token == first_token; }));
+    return static_cast<int>(std::count_if(decoder->decoded_rows.begin(), decoder->decoded_rows.end(),
+                                          [&](const BatchToken& r) { return r.token == first_token; }));
   }
 
   FakeClock clock;
@@ -233,7 +236,9 @@ TEST_F(SchedulerTest, TenantsTakeTurnsWhateverOneOfThemQueues) {
   for (int i = 0; i < 50; ++i) flood.push_back(add(generation(tokens_from(100 * i + 1, 20), 20, "flood")));
   std::vector<Job> modest;
   for (int i = 0; i < 5; ++i) modest.push_back(add(generation(tokens_from(50'000 + 100 * i, 20), 20, "modest")));
-  const auto finished = [](const std::vector<Job>& jobs) { return std::count_if(jobs.begin(), jobs.end(), [](const Job& j) { return j.sink->over(); }); };
+  const auto finished = [](const std::vector<Job>& jobs) {
+    return std::count_if(jobs.begin(), jobs.end(), [](const Job& j) { return j.sink->over(); });
+  };
   while (finished(modest) < 5) tick();
   // Deficit round-robin serves both at the same rate in tokens, up to one quantum.
   EXPECT_LE(finished(flood), 5 + options.quantum / 40 + 1);
@@ -368,7 +373,8 @@ TEST_F(SchedulerTest, ContextOverflowNamesBothNumbers) {
   EXPECT_THAT(long_prompt.error().message, testing::AllOf(testing::HasSubstr("1024"), testing::HasSubstr("2000")));
   const auto long_answer = core->check(generation(tokens_from(1, 1000), 500));
   ASSERT_FALSE(long_answer.ok());
-  EXPECT_THAT(long_answer.error().message, testing::AllOf(testing::HasSubstr("1024"), testing::HasSubstr("1000"), testing::HasSubstr("500"), testing::HasSubstr("24")));
+  EXPECT_THAT(long_answer.error().message,
+              testing::AllOf(testing::HasSubstr("1024"), testing::HasSubstr("1000"), testing::HasSubstr("500"), testing::HasSubstr("24")));
   EXPECT_FALSE(core->check(generation({}, 5)).ok());
 }
 
@@ -474,7 +480,8 @@ TEST_F(SchedulerTest, RandomWorkloadsGiveEveryRequestItsOwnTokens) {
         victim.cancelled = true;
         victim.job.cancelled->store(true);
       }
-      if (!all.empty() && below(10) == 0) all[static_cast<std::size_t>(below(static_cast<int>(all.size())))].job.sink->unread = below(2) == 0 ? 1000 : 0;
+      if (!all.empty() && below(10) == 0)
+        all[static_cast<std::size_t>(below(static_cast<int>(all.size())))].job.sink->unread = below(2) == 0 ? 1000 : 0;
       tick();
       clock.advance(std::chrono::milliseconds(below(20)));
     }

@@ -28,8 +28,8 @@ namespace asio = net::asio;
 
 // Runs until somebody stops it or its tokens are used up: the model's own end is ignored.
 std::string long_answer(bool stream, int tokens) {
-  return R"({"messages":[{"role":"user","content":"list files by size"}],"ignore_eos":true,"temperature":0,"max_tokens":)" + std::to_string(tokens) +
-         (stream ? R"(,"stream":true})" : "}");
+  return R"({"messages":[{"role":"user","content":"list files by size"}],"ignore_eos":true,"temperature":0,"max_tokens":)" +
+         std::to_string(tokens) + (stream ? R"(,"stream":true})" : "}");
 }
 
 struct Answer {
@@ -59,8 +59,8 @@ class FaultTest : public ::testing::Test {
   }
 
   void start(std::vector<std::string> flags = {}) {
-    std::vector<std::string> command{HEARTH_PROGRAM, "serve", "--config", "none", "--port", "0", "--context", "32768", "--threads", "1",
-                                     "--state-folder", folder_};
+    std::vector<std::string> command{HEARTH_PROGRAM, "serve", "--config",  "none", "--port",         "0",
+                                     "--context",    "32768", "--threads", "1",    "--state-folder", folder_};
     command.insert(command.end(), flags.begin(), flags.end());
     auto spawned = Process::spawn(io_, command, {});
     ASSERT_TRUE(spawned.ok()) << spawned.error().message;
@@ -129,7 +129,8 @@ class FaultTest : public ::testing::Test {
       asio::co_spawn(io_, in_background(long_answer(true, tokens), *all.back()), asio::detached);
     }
     EXPECT_TRUE(test::wait_for(io_, [&] {
-      return std::all_of(all.begin(), all.end(), [](const auto& running) { return running->answer.body.find("content") != std::string::npos; });
+      return std::all_of(all.begin(), all.end(),
+                         [](const auto& running) { return running->answer.body.find("content") != std::string::npos; });
     })) << "every stream has begun";
     return all;
   }
@@ -252,7 +253,8 @@ TEST_F(FaultTest, AWorkerWithoutMemoryToLoadIsAClearErrorAndTheGatewayStaysUp) {
   const rlimit tight{static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE)) + (8 << 20), before.rlim_max};
   ASSERT_EQ(prlimit(gateway_->pid(), RLIMIT_AS, &tight, nullptr), 0);
   ::kill(worker_pid_, SIGKILL);
-  ASSERT_TRUE(test::wait_for(io_, [&] { return log_.find("could not start") != std::string::npos || log_.find("memory") != std::string::npos; }));
+  ASSERT_TRUE(
+      test::wait_for(io_, [&] { return log_.find("could not start") != std::string::npos || log_.find("memory") != std::string::npos; }));
   const auto refused = chat();
   EXPECT_THAT(refused.status, AnyOf(500, 503)) << refused.body;
   EXPECT_THAT(refused.body, HasSubstr("memory"));
@@ -320,7 +322,8 @@ TEST_F(FaultTest, ASilentEngineIsATimeoutNotAWait) {
   engine.frames = {": still here\n\n"};
   engine.end = test::FakeEngine::End::silence;
   const auto server = engine.serve();
-  start({"--engine-url", "http://127.0.0.1:" + std::to_string(server->port()), "--first-token-timeout", "200ms", "--between-tokens-timeout", "200ms"});
+  start({"--engine-url", "http://127.0.0.1:" + std::to_string(server->port()), "--first-token-timeout", "200ms", "--between-tokens-timeout",
+         "200ms"});
   const auto silent = chat();
   EXPECT_EQ(silent.status, 504) << silent.body;
   EXPECT_THAT(silent.body, HasSubstr("upstream_timeout"));

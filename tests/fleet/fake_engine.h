@@ -28,14 +28,15 @@ struct FakeEngine {
   std::string model = "fake";
   // What came.
   std::vector<net::HttpRequest> seen;
-  int open = 0;      // streams not yet ended
-  int left = 0;      // streams whose client went away
+  int open = 0;  // streams not yet ended
+  int left = 0;  // streams whose client went away
   fleet::LoopEvent released;
   std::function<void()> on_post;
 
   static std::string chunk(const std::string& delta, const std::string& finish = "null") {
-    return "data: {\"id\":\"x\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"fake\",\"choices\":[{\"index\":0,\"delta\":" + delta +
-           ",\"finish_reason\":" + finish + "}]}\n\n";
+    return "data: "
+           "{\"id\":\"x\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"fake\",\"choices\":[{\"index\":0,\"delta\":" +
+           delta + ",\"finish_reason\":" + finish + "}]}\n\n";
   }
   static std::vector<std::string> hello() {
     return {chunk("{\"role\":\"assistant\",\"content\":\"Hel\"}"), chunk("{\"content\":\"lo\"}"), chunk("{}", "\"stop\""),

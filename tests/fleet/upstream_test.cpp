@@ -191,7 +191,8 @@ TEST_F(UpstreamTest, CancelWakesAWaitingReader) {
 
 TEST_F(UpstreamTest, ReadsEmbeddings) {
   engine_.frames.clear();
-  engine_.body = R"({"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.5,-0.25]}],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}})";
+  engine_.body =
+      R"({"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.5,-0.25]}],"model":"m","usage":{"prompt_tokens":3,"total_tokens":3}})";
   chat::EmbeddingRequest request;
   request.inputs.push_back({.text = "hi"});
   const auto result = test::run(io_, upstream().embed(request, {}));

@@ -23,7 +23,8 @@ std::vector<SseEvent> decode(std::string_view text, std::size_t step, bool& pend
 }
 
 bool same(const std::vector<SseEvent>& a, const std::vector<SseEvent>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) { return x.event == y.event && x.data == y.data; });
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const auto& x, const auto& y) { return x.event == y.event && x.data == y.data; });
 }
 
 }  // namespace

@@ -167,7 +167,8 @@ TEST_F(GatewayTest, KeysAreCheckedAndNameTheTenant) {
   EXPECT_EQ(send("GET", "/health").status, 200) << "liveness needs no key";
   EXPECT_TRUE(engine_.seen.empty());
 
-  const auto served = send("POST", "/v1/chat/completions", chat_body, {{"Authorization", "Bearer 0123456789abcdef0123"}, {"x-hearth-tenant", "root"}});
+  const auto served =
+      send("POST", "/v1/chat/completions", chat_body, {{"Authorization", "Bearer 0123456789abcdef0123"}, {"x-hearth-tenant", "root"}});
   EXPECT_EQ(served.status, 200);
   EXPECT_EQ(engine_.seen.back().headers.find("x-hearth-tenant"), "alice") << "the client's own word does not count";
   EXPECT_FALSE(engine_.seen.back().headers.find("authorization").has_value()) << "the key stays here";
@@ -176,7 +177,8 @@ TEST_F(GatewayTest, KeysAreCheckedAndNameTheTenant) {
 TEST_F(GatewayTest, RefusesAForeignHostOnLoopback) {
   start();
   const auto ask = [&](const std::string& host) {
-    return test::run(io_, test::raw_http(io_, gateway_->port(), "GET /v1/models HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n"));
+    return test::run(io_,
+                     test::raw_http(io_, gateway_->port(), "GET /v1/models HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n"));
   };
   EXPECT_THAT(ask("evil.example"), HasSubstr("HTTP/1.1 403"));
   EXPECT_THAT(ask("localhost:1234"), HasSubstr("HTTP/1.1 200"));
@@ -186,7 +188,8 @@ TEST_F(GatewayTest, RefusesAForeignHostOnLoopback) {
 TEST_F(GatewayTest, CorsIsOffUnlessConfigured) {
   options_.cors_origins = {"https://chat.example"};
   start();
-  const auto preflight = send("OPTIONS", "/v1/chat/completions", {}, {{"Origin", "https://chat.example"}, {"Access-Control-Request-Headers", "authorization"}});
+  const auto preflight = send("OPTIONS", "/v1/chat/completions", {},
+                              {{"Origin", "https://chat.example"}, {"Access-Control-Request-Headers", "authorization"}});
   EXPECT_EQ(preflight.status, 204);
   EXPECT_EQ(preflight.header("access-control-allow-origin"), "https://chat.example");
   EXPECT_EQ(preflight.header("access-control-allow-headers"), "authorization");

@@ -93,8 +93,9 @@ TEST(IdentityTest, AKeyNamesItsTenantInEitherHeader) {
 TEST(IdentityTest, AnythingElseIsUnauthorized) {
   const Identity identity(keyed());
   const std::string almost = std::string(key_a).substr(1);
-  for (const auto& request : {with({}), with({{"Authorization", key_a}}), with({{"Authorization", "Basic YTpi"}}), with({{"Authorization", "Bearer "}}),
-                              with({{"Authorization", "Bearer " + almost}}), with({{"x-api-key", ""}}), with({{"x-api-key", std::string(key_a) + "a"}})}) {
+  for (const auto& request :
+       {with({}), with({{"Authorization", key_a}}), with({{"Authorization", "Basic YTpi"}}), with({{"Authorization", "Bearer "}}),
+        with({{"Authorization", "Bearer " + almost}}), with({{"x-api-key", ""}}), with({{"x-api-key", std::string(key_a) + "a"}})}) {
     const auto tenant = identity.tenant(request);
     ASSERT_FALSE(tenant.ok());
     EXPECT_EQ(tenant.error().code, ErrorCode::unauthorized);

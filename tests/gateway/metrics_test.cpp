@@ -12,7 +12,9 @@ using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-Record chat_record(int status) { return {.path = "/v1/chat/completions", .status = status, .duration = 30ms, .first_token = 7ms, .usage = {10, 4, 5}}; }
+Record chat_record(int status) {
+  return {.path = "/v1/chat/completions", .status = status, .duration = 30ms, .first_token = 7ms, .usage = {10, 4, 5}};
+}
 
 TEST(Metrics, CountsRequestsTokensAndLatencies) {
   Metrics metrics;

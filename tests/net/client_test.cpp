@@ -72,8 +72,9 @@ TEST_F(ClientTest, SendsFreshRequestsAndReusesTheConnection) {
                                         "\r\nX-Mine: yes\r\nContent-Length: 4\r\n\r\nbody");
   upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
   EXPECT_EQ(first.get().body, "ok");
-  for (const std::string answer : {"HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x\r\nab\r\n0\r\nT: r\r\n\r\n",
-                                   "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}) {
+  for (const std::string answer :
+       {"HTTP/1.1 204 No Content\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;x\r\nab\r\n0\r\nT: r\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"}) {
     auto next = start(get("/"));
     EXPECT_THAT(upstream.until("\r\n\r\n"), StartsWith("GET / HTTP/1.1\r\n"));
     upstream.send(answer);
@@ -85,7 +86,8 @@ TEST_F(ClientTest, SendsFreshRequestsAndReusesTheConnection) {
 }
 
 TEST_F(ClientTest, AnAnswerSplitAtEveryByteReadsTheSame) {
-  const std::string bytes = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1;e=\"q\"\r\n \r\n5\r\nworld\r\n0\r\nA: b\r\n\r\n";
+  const std::string bytes =
+      "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n1;e=\"q\"\r\n \r\n5\r\nworld\r\n0\r\nA: b\r\n\r\n";
   auto upstream = [&] {
     auto first = start(get("/"));
     auto connection = listener_.accept();
@@ -114,9 +116,11 @@ TEST_F(ClientTest, ReadsUntilCloseWhenTheUpstreamSaysNoLength) {
 
 TEST_F(ClientTest, AHalfAnswerIsAFailure) {
   for (const std::string_view bytes :
-       {"", "HTTP/1.1 200 OK\r\nConte", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        "HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc", "SSH-2.0-OpenSSH\r\n\r\n",
+       {"", "HTTP/1.1 200 OK\r\nConte", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP/1.1 200 OK\r\nContent-Length: -3\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc", "SSH-2.0-OpenSSH\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\n\r\n"}) {
     const auto got = scripted(bytes);
     ASSERT_TRUE(got.error) << bytes;
@@ -286,7 +290,8 @@ class RoundTrip : public testing::Test {
     loop_.stop();
   }
   void serve(const Endpoint& endpoint, std::optional<TlsFiles> tls = {}) {
-    auto listening = loop_.call([&] { return Server::listen(loop_.io, endpoint, {}, std::move(tls), [](Exchange& exchange) { return answer(exchange); }); });
+    auto listening = loop_.call(
+        [&] { return Server::listen(loop_.io, endpoint, {}, std::move(tls), [](Exchange& exchange) { return answer(exchange); }); });
     ASSERT_TRUE(listening.ok()) << listening.error().message;
     server_ = std::move(*listening);
   }
@@ -295,7 +300,8 @@ class RoundTrip : public testing::Test {
     const std::string body = exchange.request().body;
     auto sent = co_await exchange.begin(200, {});
     std::size_t size = 1;
-    for (std::size_t at = 0; sent && at < body.size(); at += size, size = size * 3 + 1) sent = co_await exchange.write(std::string_view(body).substr(at, size));
+    for (std::size_t at = 0; sent && at < body.size(); at += size, size = size * 3 + 1)
+      sent = co_await exchange.write(std::string_view(body).substr(at, size));
     if (sent) sent = co_await exchange.finish();
   }
   static std::string pattern(std::size_t size) {

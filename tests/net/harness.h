@@ -115,8 +115,7 @@ class Raw {
   }
   // Everything until the peer closes.
   std::string rest() {
-    while (fill()) {
-    }
+    while (fill()) {}
     return std::exchange(pending_, {});
   }
   // The head and a body of Content-Length.
@@ -125,8 +124,7 @@ class Raw {
     const auto at = head.find("Content-Length: ");
     if (at == std::string::npos) return head;
     const auto length = std::strtoul(head.c_str() + at + 16, nullptr, 10);
-    while (pending_.size() < length && fill()) {
-    }
+    while (pending_.size() < length && fill()) {}
     head += pending_.substr(0, length);
     pending_.erase(0, length);
     return head;

@@ -45,7 +45,8 @@ class ServerTest : public testing::Test {
   Task<void> handle(Exchange& exchange) {
     const auto path = exchange.request().path();
     if (path == "/echo") {
-      auto body = exchange.request().method + " " + exchange.request().target + " " + exchange.request().peer + " " + exchange.request().body;
+      auto body =
+          exchange.request().method + " " + exchange.request().target + " " + exchange.request().peer + " " + exchange.request().body;
       Headers headers;
       if (const auto extra = exchange.request().headers.find("x-extra")) headers.add("X-Extra", std::string(*extra));
       if (exchange.request().headers.find("x-trailer")) headers.add("X-Trailer", "seen");
@@ -148,7 +149,9 @@ TEST_F(ServerTest, AnswersARequestSplitAtEveryByte) {
 TEST_F(ServerTest, AnswersPipelinedRequestsInOrderAndKeepsTheConnection) {
   start();
   auto raw = connect();
-  raw.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /stream HTTP/1.1\r\nHost: a\r\n\r\nGET /echo HTTP/1.1\r\nHost: a\r\n\r\n");
+  raw.send(
+      "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /stream HTTP/1.1\r\nHost: a\r\n\r\nGET /echo HTTP/1.1\r\nHost: "
+      "a\r\n\r\n");
   EXPECT_THAT(raw.answer(), HasSubstr("POST /echo 127.0.0.1 abc"));
   EXPECT_THAT(raw.until("\r\n\r\n"), HasSubstr("Transfer-Encoding: chunked"));
   EXPECT_EQ(raw.until("0\r\n\r\n"), "3\r\none\r\n14\r\ntwenty bytes of data\r\n0\r\n\r\n");
@@ -175,7 +178,9 @@ TEST_F(ServerTest, APipelinedRequestIsNotALeavingClient) {
 TEST_F(ServerTest, HeadGetsTheHeadAlone) {
   start();
   auto raw = connect();
-  raw.send("HEAD /echo HTTP/1.1\r\nHost: a\r\n\r\nHEAD /stream HTTP/1.1\r\nHost: a\r\n\r\nGET /no-content HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+  raw.send(
+      "HEAD /echo HTTP/1.1\r\nHost: a\r\n\r\nHEAD /stream HTTP/1.1\r\nHost: a\r\n\r\nGET /no-content HTTP/1.1\r\nHost: a\r\nConnection: "
+      "close\r\n\r\n");
   EXPECT_THAT(raw.until("\r\n\r\n"), HasSubstr("Content-Length: 21"));
   EXPECT_THAT(raw.until("\r\n\r\n"), HasSubstr("chunked"));
   const auto last = raw.rest();
@@ -207,8 +212,9 @@ TEST_F(ServerTest, SendsContinueOnlyWhenTheBodyIsAwaited) {
 
 TEST_F(ServerTest, RefusesWhatTheGuardRefusesAndCloses) {
   start();
-  for (const std::string bad : {"GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\nHost: a\n\n", "GET / HTTP/3.0\r\nHost: a\r\n\r\n",
-                                "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "\x16\x03\x01\x02"}) {
+  for (const std::string bad :
+       {"GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\nHost: a\n\n", "GET / HTTP/3.0\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", "\x16\x03\x01\x02"}) {
     auto raw = connect();
     raw.send(bad);
     raw.half_close();
@@ -222,10 +228,14 @@ TEST_F(ServerTest, RefusesWhatTheGuardRefusesAndCloses) {
 
 TEST_F(ServerTest, RefusesMalformedChunks) {
   start();
-  for (const std::string bad : {"zz\r\n", "5\nhello", "3\r\nabcd\r\n", "-1\r\n\r\n", "10000000000000000\r\n", "0\r\nContent-Length: 5\r\n\r\n"}) {
-    EXPECT_THAT(ask("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + bad + "\r\n0\r\n\r\n"), testing::ContainsRegex("HTTP/1.1 4[01][03]")) << bad;
+  for (const std::string bad :
+       {"zz\r\n", "5\nhello", "3\r\nabcd\r\n", "-1\r\n\r\n", "10000000000000000\r\n", "0\r\nContent-Length: 5\r\n\r\n"}) {
+    EXPECT_THAT(ask("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + bad + "\r\n0\r\n\r\n"),
+                testing::ContainsRegex("HTTP/1.1 4[01][03]"))
+        << bad;
   }
-  EXPECT_THAT(ask("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;" + std::string(100'000, 'x')), HasSubstr("HTTP/1.1 400"));
+  EXPECT_THAT(ask("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1;" + std::string(100'000, 'x')),
+              HasSubstr("HTTP/1.1 400"));
 }
 
 TEST_F(ServerTest, RefusesTooLargeMessagesBeforeReadingThem) {
@@ -402,7 +412,8 @@ TEST_F(ServerTest, DrainCutsWhatOutlastsTheGrace) {
 TEST_F(ServerTest, SaysThatThePortIsTaken) {
   start();
   const auto second = loop_.call([this] {
-    return Server::listen(loop_.io, TcpEndpoint{"127.0.0.1", server_->port()}, {}, {}, [this](Exchange& exchange) { return handle(exchange); });
+    return Server::listen(loop_.io, TcpEndpoint{"127.0.0.1", server_->port()}, {}, {},
+                          [this](Exchange& exchange) { return handle(exchange); });
   });
   ASSERT_FALSE(second.ok());
   EXPECT_EQ(second.error().code, ErrorCode::io);
@@ -421,7 +432,7 @@ TEST_F(ServerTest, ReplacesAStaleUnixSocketButNotALiveOneNorAFile) {
     ::close(stale);
   }
   start({}, {}, UnixEndpoint{path});
-  struct stat file {};
+  struct stat file{};
   ASSERT_EQ(::stat(path.c_str(), &file), 0);
   EXPECT_EQ(file.st_mode & 0777, 0600u);
   auto raw = Raw::local(path);
@@ -429,7 +440,8 @@ TEST_F(ServerTest, ReplacesAStaleUnixSocketButNotALiveOneNorAFile) {
   EXPECT_THAT(raw.answer(), HasSubstr("POST /echo unix x"));
 
   const auto listen = [&](const std::string& where) {
-    return loop_.call([&] { return Server::listen(loop_.io, UnixEndpoint{where}, {}, {}, [this](Exchange& exchange) { return handle(exchange); }); });
+    return loop_.call(
+        [&] { return Server::listen(loop_.io, UnixEndpoint{where}, {}, {}, [this](Exchange& exchange) { return handle(exchange); }); });
   };
   const auto live = listen(path);
   ASSERT_FALSE(live.ok());
@@ -454,7 +466,9 @@ TEST_F(ServerTest, BadTlsFilesAreNamed) {
   const auto other = folder.file("other.pem");
   std::ofstream(other) << "not a key";
   const auto listen = [&](const TlsFiles& tls) {
-    return loop_.call([&] { return Server::listen(loop_.io, TcpEndpoint{"127.0.0.1", 0}, {}, tls, [this](Exchange& exchange) { return handle(exchange); }); });
+    return loop_.call([&] {
+      return Server::listen(loop_.io, TcpEndpoint{"127.0.0.1", 0}, {}, tls, [this](Exchange& exchange) { return handle(exchange); });
+    });
   };
   const auto no_key = listen({files.certificate_file, other});
   ASSERT_FALSE(no_key.ok());

@@ -26,7 +26,9 @@ TEST(Sse, DecodesEventsAsTheStandardSays) {
   EXPECT_EQ(decode(": keep-alive\n\n:\n\ndata: x\n\n"), "[|x]");
   EXPECT_EQ(decode("id: 7\nretry: 10\nunknown: y\ndata: x\n\n"), "[|x]");
   EXPECT_EQ(decode("event: lost\n\ndata: x\n\n"), "[|x]") << "an event without data is dropped, with its name";
-  EXPECT_EQ(decode("\xEF\xBB\xBF" "data: x\n\ndata: \xEF\xBB\xBFy\n\n"), "[|x][|\xEF\xBB\xBFy]");
+  EXPECT_EQ(decode("\xEF\xBB\xBF"
+                   "data: x\n\ndata: \xEF\xBB\xBFy\n\n"),
+            "[|x][|\xEF\xBB\xBFy]");
   EXPECT_EQ(decode("data: never ended\n"), "");
 }
 

@@ -297,8 +297,31 @@ TEST(RoundTrip, TheShortWayGivesWhatTheParserGives) {
       R"({"choices":[{"delta":{"content":"a\n\u00e9","reasoning_content":null},"index":0,"stop_reason":null}],"usage":{"prompt_tokens":1}})",
       R"({"choices":[{"delta":{"tool_calls":[{"function":{"name":"f","arguments":"{}"}}]}}]})",
       R"({"choices":[{"delta":{},"finish_reason":"stop"}]})"};
-  const std::vector<std::string> pieces{"\"", "\\", "{", "}", "[", "]", ",", ":", " ", "null", "0", "-1", "1.5", "01", "true", "\xC3\xA9", "\xFF", "\x01",
-                                        "\"index\"", "\"text\":\"x\",", "\"content\":\"y\",", "\"delta\":", "\"error\":", "99999999999", ""};
+  const std::vector<std::string> pieces{"\"",
+                                        "\\",
+                                        "{",
+                                        "}",
+                                        "[",
+                                        "]",
+                                        ",",
+                                        ":",
+                                        " ",
+                                        "null",
+                                        "0",
+                                        "-1",
+                                        "1.5",
+                                        "01",
+                                        "true",
+                                        "\xC3\xA9",
+                                        "\xFF",
+                                        "\x01",
+                                        "\"index\"",
+                                        "\"text\":\"x\",",
+                                        "\"content\":\"y\",",
+                                        "\"delta\":",
+                                        "\"error\":",
+                                        "99999999999",
+                                        ""};
   Random random;
   for (int round = 0; round < 20'000; ++round) {
     StreamDecoder one, other;
