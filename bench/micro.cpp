@@ -70,6 +70,7 @@ class FreeDecoder final : public engine::Decoder {
   int max_request_tokens() const override { return 1 << 22; }
   std::int64_t bytes_per_cell() const override { return 1024; }
   bool can_share_prefix() const override { return true; }
+  bool saves_all_positions() const override { return true; }
   Result<void> decode(std::span<const engine::BatchToken> batch) override {
     keep(batch);
     return {};

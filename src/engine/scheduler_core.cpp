@@ -12,7 +12,6 @@ namespace {
 
 constexpr int smallest_chunk_beside_streams = 32;  // prompt tokens per tick that are worth a pass even when the tick target is missed
 constexpr int smallest_chunk_alone = 128;
-constexpr int smallest_idle_cells = 256;                               // attention works in steps of this many cells
 constexpr std::int64_t most_parked_per_tick = std::int64_t{32} << 20;  // bytes: some milliseconds of copying
 constexpr double smoothing = 0.1;
 
@@ -560,16 +559,11 @@ void SchedulerCore::remove_finished() {
   cache_.trim();
 }
 
-// Attention passes over every cell in use, so idle prefixes slow down whoever runs: beyond a small share they go to host memory, a bounded copy
-// per tick.
+// Attention passes over every cell in use, so idle prefixes slow down whoever runs: they go to host memory, a bounded copy per tick.
 void SchedulerCore::park_idle_prefixes() {
-  if (!cache_.parks() || running_.empty()) return;
-  const int idle = cache_.unpinned_cells();
-  const int allowed = std::max(smallest_idle_cells, (used_cells() - idle) / 8);
-  if (idle <= allowed) return;
-  const auto per_tick =
-      static_cast<int>(std::max<std::int64_t>(1, most_parked_per_tick / std::max<std::int64_t>(1, decoder_.bytes_per_cell())));
-  cache_.evict(std::min(idle - allowed / 2, per_tick));
+  if (!cache_.parks() || running_.empty() || cache_.unpinned_cells() == 0) return;
+  const std::int64_t per_tick = std::max<std::int64_t>(1, most_parked_per_tick / std::max<std::int64_t>(1, decoder_.bytes_per_cell()));
+  cache_.evict(static_cast<int>(std::min<std::int64_t>(cache_.unpinned_cells(), per_tick)));
 }
 
 SchedulerStats SchedulerCore::stats() const {
