@@ -220,9 +220,11 @@ std::string machine_line() {
   uname(&kernel);
   double load[3] = {};
   getloadavg(load, 3);
+  const std::string_view release(kernel.release);  // its version alone, without what the distributor appends
+  const std::string version(release.substr(0, release.find('-')));
   char text[512];
   std::snprintf(text, sizeof text, "%s, %d cores, %.0f GiB memory, Linux %s, load average %.2f before the run", model.c_str(), core_count(),
-                static_cast<double>(info.totalram) * info.mem_unit / (1 << 30), kernel.release, load[0]);
+                static_cast<double>(info.totalram) * info.mem_unit / (1 << 30), version.c_str(), load[0]);
   return text;
 }
 
