@@ -23,12 +23,15 @@ class WakeHub : public std::enable_shared_from_this<WakeHub> {
  public:
   explicit WakeHub(asio::io_context& io) : io_(io) {}
   void add(std::shared_ptr<Sink> sink);
+  // Nobody will be woken any more: the loop is going. Sinks and hub hold each other until then.
+  void close();
 
  private:
   void wake_all();
   asio::io_context& io_;
   Mutex mutex_;
   std::vector<std::shared_ptr<Sink>> woken_ GUARDED_BY(mutex_);
+  bool closed_ GUARDED_BY(mutex_) = false;
 };
 
 class Sink final : public engine::EventSink, public std::enable_shared_from_this<Sink> {
@@ -72,10 +75,18 @@ void WakeHub::add(std::shared_ptr<Sink> sink) {
   bool first = false;
   {
     const MutexLock lock(mutex_);
+    if (closed_) return;
     first = woken_.empty();
     woken_.push_back(std::move(sink));
   }
   if (first) asio::post(io_, [self = shared_from_this()] { self->wake_all(); });
+}
+
+void WakeHub::close() {
+  std::vector<std::shared_ptr<Sink>> left;
+  const MutexLock lock(mutex_);
+  closed_ = true;
+  left.swap(woken_);
 }
 
 void WakeHub::wake_all() {
@@ -157,6 +168,7 @@ class EngineProvider::Impl {
   ~Impl() {
     helpers.join();
     waiters.join();
+    hub->close();
   }
 
   asio::io_context& io;
