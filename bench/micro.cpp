@@ -64,7 +64,7 @@ class FreeSampler final : public engine::Sampler {
 };
 class FreeDecoder final : public engine::Decoder {
  public:
-  int context_cells() const override { return 1 << 24; }
+  int context_cells() const override { return 1 << 28; }
   int max_sequences() const override { return 256; }
   int max_batch() const override { return 2048; }
   int max_request_tokens() const override { return 1 << 22; }
@@ -177,7 +177,7 @@ int main(int argc, char** argv) {
       engine::Generation generation;
       for (int t = 0; t < 32; ++t) generation.prompt.push_back(i * 100 + t);
       generation.samplers.resize(1);
-      generation.max_tokens = 200'000;
+      generation.max_tokens = 3'000'000;
       generation.tenant = "tenant " + std::to_string(i % 4);
       generation.sink = sink;
       must(scheduler.check(generation));
