@@ -69,7 +69,10 @@ void start_backend() {
 LogCapture::LogCapture() : outer_(captured) { captured = &text_; }
 LogCapture::~LogCapture() { captured = outer_; }
 
-std::string LogCapture::errors(std::string otherwise) const { return text_.empty() ? std::move(otherwise) : text_; }
+std::string LogCapture::errors(std::string otherwise) const {
+  if (!text_.empty()) return text_;
+  return otherwise;
+}
 
 Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int threads) {
   start_backend();

@@ -487,7 +487,7 @@ Result<std::vector<Token>> LlamaEngine::raw_tokens(const chat::RawPrompt& prompt
 
 Result<SamplerSpec> LlamaEngine::sampler(const chat::Request& request) const {
   const chat::Sampling& s = request.sampling;
-  for (auto ok :
+  for (const auto& ok :
        {check_range(s.temperature, 0, 1000, "temperature"), check_range(s.top_p, 0, 1, "top_p"), check_range(s.min_p, 0, 1, "min_p"),
         check_range(s.presence_penalty, -2, 2, "presence_penalty"), check_range(s.frequency_penalty, -2, 2, "frequency_penalty"),
         check_range(s.repeat_penalty, 0.01F, 100, "repeat_penalty")}) {

@@ -268,7 +268,8 @@ class Gateway::Impl::Service final : public wire::Provider {
     if (!stream.ok() && gate_.supervisor && co_await worker_ended(stream.error(), tried)) {
       const auto again = co_await gate_.ready(gate_.options.start_wait, tried);
       if (!again.ok()) co_return again.error();
-      stream = co_await gate_.upstream->generate(std::move(request), caller);
+      stream =
+          co_await gate_.upstream->generate(std::move(request), caller);  // NOLINT(bugprone-use-after-move): a supervised one was copied
     }
     if (!stream.ok()) co_return std::move(stream).error();
     co_return std::make_unique<ObservedStream>(std::move(*stream), record_, arrived_, std::move(explanation));

@@ -236,7 +236,7 @@ Task<bool> stream_answer(net::Exchange& exchange, EventStream& stream, AnswerHea
         co_await send(exchange, http_status(failure->code), std::move(headers), encode_error(*failure));
         co_return false;
       }
-      const auto begun = co_await exchange.begin(200, std::move(head));
+      const auto begun = co_await exchange.begin(200, std::move(head));  // NOLINT(bugprone-use-after-move): begun() is true ever after
       if (!begun) co_return false;
     }
     frames.clear();
