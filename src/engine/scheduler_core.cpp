@@ -55,6 +55,7 @@ struct SchedulerCore::Sequence {
   int size() const { return static_cast<int>(tokens.size()); }
   int remaining() const { return size() - computed; }
   bool streaming() const { return generated > 0 && remaining() == 1; }
+  int promised() const { return std::max(reserved, size()); }  // cells it has or may still take
   int own_cells() const { return computed - pin.tokens; }
   bool reader_behind(std::size_t limit) const { return generation().sink->backlog() > limit; }
 };
@@ -163,7 +164,7 @@ void SchedulerCore::drop_lost() {
 // Cells not in use and not promised. Unpinned cached cells count as free: they are evicted when needed.
 int SchedulerCore::free_cells() const {
   int free = total_cells_ - cache_.pinned_cells();
-  for (const auto& sequence : running_) free -= std::max(sequence->reserved, sequence->size()) - sequence->pin.tokens;
+  for (const auto& sequence : running_) free -= sequence->promised() - sequence->pin.tokens;
   return free;
 }
 
@@ -180,7 +181,7 @@ void SchedulerCore::make_unused(int cells) {
 }
 
 bool SchedulerCore::fits(const Sequence& sequence) const {
-  int need = std::max(sequence.reserved, sequence.size());
+  int need = sequence.promised();
   if (sequence.saved.empty() && can_share_ && !sequence.generation().echo_logprobs) {
     need -= cache_.pinned_match(std::span(sequence.tokens).first(sequence.tokens.size() - 1));
   }
@@ -203,10 +204,10 @@ bool SchedulerCore::make_room(const Sequence& sequence) {
   int could_leave = 0;
   for (const auto& other : running_) {
     if (!other->background) continue;
-    could_free += std::max(other->reserved, other->size());
+    could_free += other->promised();
     ++could_leave;
   }
-  const int need = std::max(sequence.reserved, sequence.size());
+  const int need = sequence.promised();
   if (static_cast<int>(running_.size()) - could_leave >= options_.max_running || need > free_cells() + could_free) return false;
   while (static_cast<int>(running_.size()) >= options_.max_running || !fits(sequence)) {
     Sequence* const victim = youngest_running(true);
