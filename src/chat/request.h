@@ -33,8 +33,10 @@ struct Message {
   Role role = Role::user;
   std::vector<ContentPart> content;
   std::string reasoning;             // assistant only
+  std::string reasoning_signature;   // assistant only: a remote model's proof that `reasoning` is its own; sent back as it came
   std::vector<ToolCall> tool_calls;  // assistant only
   std::string tool_call_id;          // tool only: the call this answers
+  bool tool_failed = false;          // tool only: the content tells why the call failed
   std::string name;                  // optional speaker or tool name
 
   // The text parts, joined.
@@ -73,6 +75,13 @@ struct Sampling {
   std::vector<std::string> stop;                           // never empty strings
 };
 
+// Whether a reasoning model thinks before it answers. `effort` and `budget` bound how much, where the model knows such a thing.
+struct Reasoning {
+  std::optional<bool> enabled;  // empty: as the model is used to
+  std::string effort;           // "minimal", "low", "medium", "high"; empty = not said
+  std::optional<int> budget;    // tokens
+};
+
 // interactive: a person or agent waits. background: may be paused and resumed when interactive work needs the room.
 enum class Priority { interactive, background };
 
@@ -83,7 +92,8 @@ struct RawPrompt {
 };
 
 struct Request {
-  std::string model;  // as the client named it; empty = the default model
+  std::string model;    // as the client named it; empty = the default model
+  std::string adapter;  // LoRA adapter by name or path, applied to this request alone; empty = none
   std::vector<Message> messages;
   std::vector<RawPrompt> prompts;  // raw completion when not empty; then `messages` is empty
   std::vector<ToolSpec> tools;
@@ -91,6 +101,7 @@ struct Request {
   bool parallel_tool_calls = true;
   OutputFormat format;
   Sampling sampling;
+  Reasoning reasoning;
   int choices = 1;                  // n: answers per prompt
   std::optional<int> max_tokens;    // per choice
   std::optional<int> top_logprobs;  // report log-probabilities of each token and of this many alternatives (0-20); empty = none
@@ -98,9 +109,11 @@ struct Request {
   bool stream = false;
   bool include_usage = false;  // streamed: end with the usage
   bool ignore_eos = false;     // benchmarks: generate max_tokens whatever the model says
+  bool prefill_only = false;   // compute the prompt into the prefix cache and answer with its usage alone
   Priority priority = Priority::interactive;
-  std::string tenant;                                   // fair-queueing key; set by identity, never by the client's own word alone
-  std::optional<std::chrono::milliseconds> time_limit;  // whole request; the answer ends with deadline_exceeded past it
+  std::string tenant;                                    // fair-queueing key; set by identity, never by the client's own word alone
+  std::optional<std::chrono::milliseconds> time_limit;   // whole request; the answer ends with deadline_exceeded past it
+  std::optional<std::chrono::milliseconds> keep_loaded;  // how long the model stays loaded after this answer; negative = for ever
 };
 
 struct EmbeddingRequest {

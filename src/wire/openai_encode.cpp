@@ -261,6 +261,8 @@ void StreamEncoder::encode(const chat::Event& event, std::string& out) {
   struct Visitor {
     StreamEncoder& self;
     std::string& out;
+    void operator()(const chat::Started&) {}
+    void operator()(const chat::ReasoningSignature&) {}
     void operator()(const chat::TextDelta& delta) { self.text_frame(out, delta.choice, "content", delta.text); }
     void operator()(const chat::ReasoningDelta& delta) { self.text_frame(out, delta.choice, "reasoning_content", delta.text); }
     void operator()(const chat::ToolCallBegin& call) {
@@ -340,6 +342,8 @@ void AnswerCollector::add(chat::Event event) {
       if (choice->calls.size() <= at) choice->calls.resize(at + 1);
       return &choice->calls[at];
     }
+    void operator()(chat::Started&) {}
+    void operator()(chat::ReasoningSignature&) {}
     void operator()(chat::TextDelta& delta) {
       if (Choice* choice = self.find(delta.choice)) choice->text += delta.text;
     }

@@ -41,6 +41,8 @@ struct Order {
     check(e.index == choice.calls++ && !e.id.empty() && !e.name.empty(), "a call has its number, id and name");
     choice.open = true;
   }
+  void operator()(const chat::Started& e) { check(!over && e.prompt_tokens >= 0 && e.cached_tokens >= 0, "a start counts tokens"); }
+  void operator()(const chat::ReasoningSignature& e) { outside_call(e.choice); }
   void operator()(const chat::ToolCallDelta& e) {
     check(live(e.choice).open && e.index == choices[e.choice].calls - 1, "a fragment belongs to the open call");
   }

@@ -59,7 +59,11 @@ struct Line {
     for (const auto& top : e.top) out += " " + show(top);
     return out;
   }
-  std::string operator()(const chat::Finished& e) { return fmt::format("{} finished {}", e.choice, static_cast<int>(e.reason)); }
+  std::string operator()(const chat::Started& e) { return fmt::format("started {} {}", e.prompt_tokens, e.cached_tokens); }
+  std::string operator()(const chat::ReasoningSignature& e) { return fmt::format("{} signature {}", e.choice, e.signature); }
+  std::string operator()(const chat::Finished& e) {
+    return fmt::format("{} finished {}{}", e.choice, static_cast<int>(e.reason), e.stop_sequence.empty() ? "" : " " + e.stop_sequence);
+  }
   std::string operator()(const chat::Usage& e) {
     return fmt::format("usage {} {} {}", e.prompt_tokens, e.cached_tokens, e.completion_tokens);
   }
