@@ -245,7 +245,14 @@ TEST(DecodeAnswers, Rerank) {
 }
 
 TEST(DecodeAnswers, Models) {
-  chat::ModelInfo model{"a/b", 5, "llama", 3'500'000, 7'000'000'000, 4096, false, true, true};
+  chat::ModelInfo model{.id = "a/b",
+                        .created = 5,
+                        .architecture = "llama",
+                        .parameters = 3'500'000,
+                        .bytes = 7'000'000'000,
+                        .context = 4096,
+                        .embeddings = true,
+                        .rerank = true};
   const auto back = decode_models_answer(encode_models({model}));
   ASSERT_TRUE(back);
   EXPECT_EQ(encode_models(*back), encode_models({model}));
