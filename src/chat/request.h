@@ -108,6 +108,7 @@ struct Request {
   bool echo = false;                // raw completion: repeat the prompt in the answer
   bool stream = false;
   bool include_usage = false;  // streamed: end with the usage
+  bool start_usage = false;    // streamed: begin with the prompt's token count too
   bool ignore_eos = false;     // benchmarks: generate max_tokens whatever the model says
   bool prefill_only = false;   // compute the prompt into the prefix cache and answer with its usage alone
   Priority priority = Priority::interactive;

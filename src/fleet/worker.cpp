@@ -86,11 +86,11 @@ net::Task<void> answer(net::Exchange& exchange, EngineProvider& provider, engine
   }
   const auto caller = caller_of(request);
   // Frequent comments in silence: the gateway learns early that the request was admitted, and can cancel from then on, long before a first token.
-  const wire::openai::EndpointOptions options{.keep_alive = std::chrono::milliseconds(100)};
+  const wire::EndpointOptions options{.keep_alive = std::chrono::milliseconds(100)};
   const bool served = co_await wire::openai::serve(exchange, provider, caller, options);
   if (served) co_return;
   const Error error{ErrorCode::not_found, "the worker has no path " + std::string(request.path())};
-  co_await wire::openai::respond_error(exchange, error, caller);
+  co_await wire::respond_error(exchange, error, caller);
 }
 
 net::Task<void> drain(asio::io_context& io, engine::Engine& engine, net::Server& server, std::chrono::milliseconds grace) {

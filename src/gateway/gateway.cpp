@@ -18,13 +18,12 @@
 #include "base/log.h"
 #include "gateway/identity.h"
 #include "gateway/metrics.h"
-#include "wire/openai_endpoint.h"
+#include "wire/endpoint.h"
 
 namespace hearth::gateway {
 namespace {
 
 namespace asio = net::asio;
-namespace openai = wire::openai;
 using namespace std::chrono_literals;
 using net::Task;
 
@@ -334,7 +333,7 @@ Task<void> Gateway::Impl::route(Observed& exchange, wire::Caller& caller, Record
   const auto path = request.path();
   const auto allowed = identity.check_origin(request);
   if (!allowed.ok()) {
-    co_await openai::respond_error(exchange, allowed.error(), caller);
+    co_await wire::respond_error(exchange, allowed.error(), caller);
     co_return;
   }
   if (request.method == "OPTIONS" && !identity.cors_origin(request).empty()) {
@@ -363,7 +362,7 @@ Task<void> Gateway::Impl::route(Observed& exchange, wire::Caller& caller, Record
   }
   const auto tenant = identity.tenant(request);
   if (!tenant.ok()) {
-    co_await openai::respond_error(exchange, tenant.error(), caller);
+    co_await wire::respond_error(exchange, tenant.error(), caller);
     co_return;
   }
   caller.tenant = *tenant;
@@ -372,12 +371,12 @@ Task<void> Gateway::Impl::route(Observed& exchange, wire::Caller& caller, Record
     co_return;
   }
   Service service(*this, record, arrived);
-  const openai::EndpointOptions endpoint{.keep_alive = options.keep_alive};
-  const bool known = co_await openai::serve(exchange, service, caller, endpoint);
+  const wire::EndpointOptions endpoint{.keep_alive = options.keep_alive};
+  const bool known = co_await wire::serve(exchange, service, caller, endpoint);
   if (known) co_return;
   const Error error{ErrorCode::not_found,
                     "there is no " + std::string(path.substr(0, 200)) + " here; the API is under /v1, e.g. POST /v1/chat/completions"};
-  co_await openai::respond_error(exchange, error, caller);
+  co_await wire::respond_error(exchange, error, caller);
 }
 
 Task<void> Gateway::Impl::health(net::Exchange& exchange, const wire::Caller& caller) {

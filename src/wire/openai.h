@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "chat/event.h"
 #include "chat/request.h"
+#include "wire/codec.h"
 
 namespace hearth::wire::openai {
 
@@ -33,6 +34,7 @@ struct AnswerHead {
   std::string model;         // as served
   bool raw = false;          // /v1/completions shapes instead of chat
   bool include_usage = false;
+  bool start_usage = false;  // the first frame tells the prompt's tokens
   bool logprobs = false;
   int choices = 1;
 };
@@ -56,7 +58,7 @@ class StreamEncoder {
   };
   Choice* open_choice(int index);
   void begin_frame(std::string& out, int index, Choice& choice, std::string_view first_role_fields);
-  void end_frame(std::string& out, Choice& choice, std::string_view finish_reason);
+  void end_frame(std::string& out, Choice& choice, std::string_view finish_reason, std::string_view stop_sequence);
   void text_frame(std::string& out, int index, std::string_view field, std::string_view text);
   void finish_frame(std::string& out, const chat::Finished& finished);
 
@@ -68,39 +70,15 @@ class StreamEncoder {
   bool failed_ = false;
 };
 
-// Events → the one JSON document of a non-streamed answer. failure() is set when a Failed event came, or when the end came too early.
-class AnswerCollector {
- public:
-  explicit AnswerCollector(AnswerHead head);
-  void add(chat::Event event);
-  // No more events come.
-  void end();
-  const Error* failure() const { return failed_ ? &error_ : nullptr; }
-  std::string json() const;
-
- private:
-  struct Call {
-    std::string id, name, arguments;
-  };
-  struct Choice {
-    std::string text, reasoning;
-    std::vector<Call> calls;
-    std::vector<chat::TokenInfo> tokens;
-    std::optional<chat::FinishReason> reason;
-  };
-  Choice* find(int index);
-  AnswerHead head_;
-  std::vector<Choice> choices_;
-  chat::Usage usage_;
-  Error error_;
-  bool failed_ = false;
-};
+// The one document of an answer that is not streamed.
+std::string encode_answer(const AnswerHead& head, const Answer& answer);
 
 std::string encode_embeddings(const chat::Embeddings& result, const std::string& model, bool base64);
 std::string encode_rerank(const chat::RerankResult& result, const chat::RerankRequest& request, const std::string& model);
 std::string encode_models(const std::vector<chat::ModelInfo>& models);
 std::string encode_model(const chat::ModelInfo& model);
 std::string encode_count(int tokens);
+std::string encode_prefill(const chat::Usage& usage, const std::string& model);
 std::string encode_score(const std::vector<chat::TokenInfo>& tokens);
 // {"error": {"message", "type", "param", "code"}}: `type` as OpenAI names it (invalid_request_error, rate_limit_error, server_error …),
 // `code` the ErrorCode's name. A wait is added as retry_after_ms.
@@ -138,7 +116,7 @@ class StreamDecoder {
   Result<void> decode_choice(const boost::json::object& chunk, chat::Events& out);
   Result<void> decode_call(const boost::json::object& call, int index, chat::Events& out);
   void close_call(int index, chat::Events& out);
-  void finish_choice(int index, chat::FinishReason reason, chat::Events& out);
+  void finish_choice(int index, chat::FinishReason reason, chat::Events& out, std::string_view stop_sequence = {});
   void close(chat::Events& out);
   std::vector<Choice> choices_;
   std::string form_;  // the last chunk of plain text, without the text

@@ -11,6 +11,8 @@
 #include "base/json.h"
 #include "base/utf8.h"
 #include "wire/base64.h"
+#include "wire/json_find.h"
+#include "wire/json_writer.h"
 #include "wire/openai.h"
 
 namespace hearth::wire::openai {
@@ -23,52 +25,6 @@ Error nonsense(std::string what) {
 }
 
 // ---- bodies -----------------------------------------------------------------------------------------------------------------------
-
-// A JSON object written field by field.
-class ObjectWriter {
- public:
-  explicit ObjectWriter(std::string& out) : out_(out) { out_ += '{'; }
-  void close() { out_ += '}'; }
-  std::string& key(std::string_view key) {
-    if (!first_) out_ += ',';
-    first_ = false;
-    out_ += '"';
-    out_ += key;
-    out_ += "\":";
-    return out_;
-  }
-  void text(std::string_view name, std::string_view value) { append_json_string(key(name), value); }
-  void json(std::string_view name, std::string_view value) { key(name) += value; }
-  template <class Number>
-  void number(std::string_view name, Number value) {
-    char digits[32];
-    const auto end = std::to_chars(digits, digits + sizeof digits, value).ptr;
-    key(name).append(digits, end);
-  }
-  template <class Number>
-  void number(std::string_view name, const std::optional<Number>& value) {
-    if (value) number(name, *value);
-  }
-  void yes(std::string_view name, bool value) {
-    if (value) json(name, "true");
-  }
-
- private:
-  std::string& out_;
-  bool first_ = true;
-};
-
-template <class List, class Item>
-void append_list(std::string& out, const List& list, Item item) {
-  out += '[';
-  bool first = true;
-  for (const auto& entry : list) {
-    if (!first) out += ',';
-    first = false;
-    item(entry);
-  }
-  out += ']';
-}
 
 void append_part(std::string& out, const chat::ContentPart& part) {
   ObjectWriter object(out);
@@ -84,7 +40,20 @@ void append_part(std::string& out, const chat::ContentPart& part) {
   object.close();
 }
 
+// The format has no field for a call that failed: unless the text says so by itself, a word does.
+bool tells_of_failure(const chat::Message& message) {
+  const std::string text = message.text().substr(0, 64);
+  return text.find("rror") != std::string::npos || text.find("ailed") != std::string::npos;
+}
+
 void append_content(std::string& out, const chat::Message& message) {
+  if (message.tool_failed && !tells_of_failure(message)) {
+    chat::Message said = message;
+    said.tool_failed = false;
+    said.content.insert(said.content.begin(), chat::ContentPart{.text = said.content.empty() ? "Error" : "Error: "});
+    append_content(out, said);
+    return;
+  }
   if (message.content.empty()) {
     const bool speaks_otherwise = !message.tool_calls.empty() || !message.reasoning.empty();
     out += message.role == chat::Role::assistant && speaks_otherwise ? "null" : "\"\"";
@@ -158,6 +127,13 @@ void append_tools(ObjectWriter& body, std::string& out, const chat::Request& req
   if (!request.parallel_tool_calls) body.json("parallel_tool_calls", "false");
 }
 
+void append_reasoning(ObjectWriter& body, const chat::Reasoning& reasoning) {
+  if (!reasoning.effort.empty()) body.text("reasoning_effort", reasoning.effort);
+  if (reasoning.enabled)
+    body.json("chat_template_kwargs", *reasoning.enabled ? R"({"enable_thinking":true})" : R"({"enable_thinking":false})");
+  body.number("thinking_budget_tokens", reasoning.budget);
+}
+
 void append_format(ObjectWriter& body, const chat::OutputFormat& format) {
   using Kind = chat::OutputFormat::Kind;
   switch (format.kind) {
@@ -189,44 +165,6 @@ void append_sampling(ObjectWriter& body, std::string& out, const chat::Sampling&
 }
 
 // ---- an upstream's documents ------------------------------------------------------------------------------------------------------
-
-// A field of any type that is not null.
-const json::value* find(const json::object& object, std::string_view key) {
-  const json::value* value = object.if_contains(key);
-  return value == nullptr || value->is_null() ? nullptr : value;
-}
-
-const json::object* find_object(const json::object& object, std::string_view key) {
-  const json::value* value = find(object, key);
-  return value == nullptr ? nullptr : value->if_object();
-}
-
-const json::array* find_array(const json::object& object, std::string_view key) {
-  const json::value* value = find(object, key);
-  return value == nullptr ? nullptr : value->if_array();
-}
-
-std::string_view find_text(const json::object& object, std::string_view key) {
-  const json::value* value = find(object, key);
-  const json::string* text = value == nullptr ? nullptr : value->if_string();
-  return text == nullptr ? std::string_view() : std::string_view(text->data(), text->size());
-}
-
-std::optional<std::int64_t> find_integer(const json::object& object, std::string_view key) {
-  const json::value* value = find(object, key);
-  if (value == nullptr || !value->is_int64()) return {};
-  return value->get_int64();
-}
-
-int find_count(const json::object& object, std::string_view key) {
-  const std::int64_t count = find_integer(object, key).value_or(0);
-  return static_cast<int>(std::clamp<std::int64_t>(count, 0, std::numeric_limits<int>::max()));
-}
-
-float to_float(const json::value* value) {
-  if (value == nullptr || !value->is_number()) return std::nanf("");
-  return static_cast<float>(value->to_number<double>());
-}
 
 // An upstream's whole document: an object.
 Result<json::value> parse_answer(std::string_view body) {
@@ -440,6 +378,7 @@ std::string encode_request(const chat::Request& request) {
     append_tools(body, out, request);
     body.yes("logprobs", request.top_logprobs.has_value());
     body.number("top_logprobs", request.top_logprobs);
+    append_reasoning(body, request.reasoning);
   } else {
     append_inputs(body.key("prompt"), request.prompts);
     body.yes("echo", request.echo);
@@ -450,10 +389,12 @@ std::string encode_request(const chat::Request& request) {
   if (request.choices != 1) body.number("n", request.choices);
   body.number("max_tokens", request.max_tokens);
   body.yes("ignore_eos", request.ignore_eos);
+  if (!request.adapter.empty()) body.text("adapter", request.adapter);
+  body.yes("prefill", request.prefill_only);
   if (request.priority == chat::Priority::background) body.text("priority", "background");
   if (request.time_limit) body.number("time_limit_ms", request.time_limit->count());
   body.json("stream", "true");
-  body.json("stream_options", R"({"include_usage":true})");
+  body.json("stream_options", request.start_usage ? R"({"include_usage":true,"start_usage":true})" : R"({"include_usage":true})");
   body.close();
   return out;
 }
@@ -490,12 +431,12 @@ void StreamDecoder::close_call(int index, chat::Events& out) {
   out.emplace_back(chat::ToolCallEnd{index, choice.calls - 1});
 }
 
-void StreamDecoder::finish_choice(int index, chat::FinishReason reason, chat::Events& out) {
+void StreamDecoder::finish_choice(int index, chat::FinishReason reason, chat::Events& out, std::string_view stop_sequence) {
   Choice& choice = choices_[static_cast<std::size_t>(index)];
   choice.finished = true;
   if (reason == chat::FinishReason::stop && choice.calls > 0) reason = chat::FinishReason::tool_calls;
   if (reason == chat::FinishReason::tool_calls && choice.calls == 0) reason = chat::FinishReason::stop;
-  out.emplace_back(chat::Finished{index, reason});
+  out.emplace_back(chat::Finished{index, reason, std::string(stop_sequence)});
 }
 
 void StreamDecoder::close(chat::Events& out) {
@@ -592,7 +533,8 @@ Result<void> StreamDecoder::decode_choice(const json::object& chunk, chat::Event
   } else if (reason == "content_filter") {
     finish_choice(index, FinishReason::content_filter, out);
   } else {
-    finish_choice(index, reason == "tool_calls" || reason == "function_call" ? FinishReason::tool_calls : FinishReason::stop, out);
+    finish_choice(index, reason == "tool_calls" || reason == "function_call" ? FinishReason::tool_calls : FinishReason::stop, out,
+                  find_text(chunk, "stop_reason"));
   }
   return {};
 }
@@ -653,6 +595,13 @@ Result<void> StreamDecoder::decode(std::string_view data, chat::Events& out) {
     const json::object* details = find_object(*usage, "prompt_tokens_details");
     usage_ = chat::Usage{find_count(*usage, "prompt_tokens"), details == nullptr ? 0 : find_count(*details, "cached_tokens"),
                          find_count(*usage, "completion_tokens")};
+    if (const auto* drafts = find_object(*usage, "completion_tokens_details")) {
+      usage_->accepted_tokens = find_count(*drafts, "accepted_prediction_tokens");
+      usage_->drafted_tokens = usage_->accepted_tokens + find_count(*drafts, "rejected_prediction_tokens");
+    }
+    if (choices_.empty() && usage_->prompt_tokens > 0 && usage_->completion_tokens == 0) {
+      out.emplace_back(chat::Started{usage_->prompt_tokens, usage_->cached_tokens});
+    }
   }
   const json::array* choices = find_array(*chunk, "choices");
   if (choices == nullptr) return usage != nullptr ? Result<void>() : nonsense("a chunk has no choices");
@@ -760,6 +709,18 @@ Result<std::vector<chat::ModelInfo>> decode_models_answer(std::string_view body)
       model.chat = flag("chat", true);
       model.embeddings = flag("embeddings", false);
       model.rerank = flag("rerank", false);
+      model.vision = flag("vision", false);
+      model.tools = flag("tools", false);
+      model.quantisation = find_text(*meta, "quantisation");
+      const auto list = [&](std::string_view key, std::vector<std::string>& texts) {
+        const auto* found = find_array(*meta, key);
+        if (found == nullptr) return;
+        for (const auto& item : *found) {
+          if (const auto* text = item.if_string()) texts.emplace_back(text->data(), text->size());
+        }
+      };
+      list("aliases", model.aliases);
+      list("adapters", model.adapters);
     }
     out.push_back(std::move(model));
   }

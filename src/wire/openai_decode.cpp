@@ -1,12 +1,12 @@
 // Requests of the OpenAI API → chat vocabulary. Every field is read through Fields, which checks it and keeps the first error.
 #include <boost/json.hpp>
 #include <charconv>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string>
 
 #include "base/json.h"
+#include "wire/fields.h"
 #include "wire/openai.h"
 
 namespace hearth::wire::openai {
@@ -17,122 +17,6 @@ constexpr std::size_t max_inputs = 2048;  // of an embedding or rerank request, 
 constexpr std::size_t max_prompts = 256;  // of one raw completion
 constexpr std::size_t max_stops = 16;
 constexpr std::size_t max_tool_name = 256;
-
-std::string quoted(std::string_view text) {
-  // Long values are cut: the message is for people, and travels in logs.
-  constexpr std::size_t longest = 64;
-  std::string out;
-  append_json_string(out, text.substr(0, longest));
-  if (text.size() > longest) out.insert(out.size() - 1, "...");
-  return out;
-}
-
-std::string describe(const json::value& value) {
-  switch (value.kind()) {
-    case json::kind::null: return "null";
-    case json::kind::bool_: return value.get_bool() ? "true" : "false";
-    case json::kind::string: return quoted(value.get_string());
-    case json::kind::array: return "a list";
-    case json::kind::object: return "an object";
-    default: return json::serialize(value);
-  }
-}
-
-std::string element(const std::string& path, std::size_t index) { return path + "[" + std::to_string(index) + "]"; }
-
-// The first thing that was wrong. Readers stop reading once it is set, so it is checked once, at the end.
-struct Problem {
-  std::optional<Error> error;
-  explicit operator bool() const { return error.has_value(); }
-  void set(std::string param, const std::string& what, ErrorCode code = ErrorCode::invalid_request) {
-    if (error) return;
-    std::string message = param.empty() ? "the request " + what : param + " " + what;
-    error = Error{code, std::move(message), std::move(param)};
-  }
-};
-
-// An object's fields. Absent and null are the same: SDKs send null for what the user left out.
-class Fields {
- public:
-  Fields(const json::object& object, std::string path, Problem& problem) : object_(object), path_(std::move(path)), problem_(problem) {}
-
-  std::string path(std::string_view key) const { return path_.empty() ? std::string(key) : path_ + "." + std::string(key); }
-
-  const json::value* find(std::string_view key) const {
-    if (problem_) return nullptr;
-    const json::value* value = object_.if_contains(key);
-    return value == nullptr || value->is_null() ? nullptr : value;
-  }
-  const json::value* need(std::string_view key, const std::string& advice) const {
-    const json::value* value = find(key);
-    if (value == nullptr) problem_.set(path(key), "is missing; " + advice);
-    return value;
-  }
-  void wrong(std::string_view key, const std::string& what, ErrorCode code = ErrorCode::invalid_request) const {
-    problem_.set(path(key), what, code);
-  }
-
-  const json::string* string(std::string_view key) const {
-    const json::value* value = find(key);
-    if (value == nullptr) return nullptr;
-    if (!value->is_string()) wrong(key, "must be a string, not " + describe(*value));
-    return value->if_string();
-  }
-  std::string text(std::string_view key) const {
-    const json::string* value = string(key);
-    return value == nullptr ? std::string() : std::string(value->data(), value->size());
-  }
-  std::optional<bool> boolean(std::string_view key) const {
-    const json::value* value = find(key);
-    if (value == nullptr) return {};
-    if (!value->is_bool()) {
-      wrong(key, "must be true or false, not " + describe(*value));
-      return {};
-    }
-    return value->get_bool();
-  }
-  std::optional<int> integer(std::string_view key, std::int64_t least, std::int64_t most) const {
-    const json::value* value = find(key);
-    if (value == nullptr) return {};
-    if (!value->is_int64() || value->get_int64() < least || value->get_int64() > most) {
-      wrong(key, "must be an integer from " + std::to_string(least) + " to " + std::to_string(most) + ", not " + describe(*value));
-      return {};
-    }
-    return static_cast<int>(value->get_int64());
-  }
-  // `above`: the lower end itself is not allowed.
-  std::optional<float> real(std::string_view key, int least, int most, bool above = false) const {
-    const json::value* value = find(key);
-    if (value == nullptr) return {};
-    // Compared as the float it becomes: 1e-60 is 0 there.
-    const float number = value->is_number() ? static_cast<float>(value->to_number<double>()) : std::nanf("");
-    if (!(number >= static_cast<float>(least) && number <= static_cast<float>(most)) || (above && number == static_cast<float>(least))) {
-      wrong(key, "must be a number " + std::string(above ? "above " : "from ") + std::to_string(least) + (above ? ", at most " : " to ") +
-                     std::to_string(most) + ", not " + describe(*value));
-      return {};
-    }
-    return number;
-  }
-  const json::array* array(std::string_view key) const {
-    const json::value* value = find(key);
-    if (value == nullptr) return nullptr;
-    if (!value->is_array()) wrong(key, "must be a list, not " + describe(*value));
-    return value->if_array();
-  }
-  const json::object* object(std::string_view key) const {
-    const json::value* value = find(key);
-    if (value == nullptr) return nullptr;
-    if (!value->is_object()) wrong(key, "must be an object, not " + describe(*value));
-    return value->if_object();
-  }
-
- private:
-  const json::object& object_;
-  std::string path_;
-  Problem& problem_;
-};
-
-std::string to_std(const json::string& text) { return std::string(text.data(), text.size()); }
 
 // ---- messages ---------------------------------------------------------------------------------------------------------------------
 
@@ -482,9 +366,13 @@ void read_common(const Fields& request, chat::Request& out, Problem& problem) {
   out.stream = request.boolean("stream").value_or(false);
   if (const auto* options = request.object("stream_options")) {
     if (!out.stream) request.wrong("stream_options", "is only allowed with stream: true");
-    out.include_usage = Fields(*options, "stream_options", problem).boolean("include_usage").value_or(false);
+    const Fields fields(*options, "stream_options", problem);
+    out.include_usage = fields.boolean("include_usage").value_or(false);
+    out.start_usage = fields.boolean("start_usage").value_or(false);
   }
+  out.adapter = request.text("adapter");
   out.ignore_eos = request.boolean("ignore_eos").value_or(false);
+  out.prefill_only = request.boolean("prefill").value_or(false);
   if (const auto* priority = request.string("priority")) {
     if (*priority == "background") out.priority = chat::Priority::background;
     else if (*priority != "interactive")
@@ -544,6 +432,19 @@ std::vector<chat::RawPrompt> raw_prompts(const Fields& request, const char* key,
   return out;
 }
 
+void read_reasoning(const Fields& request, chat::Reasoning& out, Problem& problem) {
+  if (const auto* effort = request.string("reasoning_effort")) {
+    if (*effort == "none") out.enabled = false;
+    else if (*effort == "minimal" || *effort == "low" || *effort == "medium" || *effort == "high") out.effort = to_std(*effort);
+    else request.wrong("reasoning_effort", "is " + quoted(*effort) + R"(; it must be "none", "minimal", "low", "medium" or "high")");
+  }
+  // As vLLM, SGLang and llama.cpp's server take it.
+  if (const auto* arguments = request.object("chat_template_kwargs")) {
+    if (const auto on = Fields(*arguments, "chat_template_kwargs", problem).boolean("enable_thinking")) out.enabled = on;
+  }
+  out.budget = request.integer("thinking_budget_tokens", 0, max_int);
+}
+
 chat::Request chat_request(const Fields& request, Problem& problem) {
   chat::Request out;
   read_common(request, out, problem);
@@ -551,6 +452,7 @@ chat::Request chat_request(const Fields& request, Problem& problem) {
   out.tools = tools_of(request, problem);
   out.tool_choice = tool_choice_of(request, out.tools, problem);
   out.parallel_tool_calls = request.boolean("parallel_tool_calls").value_or(true);
+  read_reasoning(request, out.reasoning, problem);
   const bool logprobs = request.boolean("logprobs").value_or(false);
   const auto top = request.integer("top_logprobs", 0, 20);
   if (top && !logprobs) request.wrong("top_logprobs", "is only allowed with logprobs: true");
@@ -583,33 +485,21 @@ chat::Request completion_request(const Fields& request, Problem& problem) {
   return out;
 }
 
-// Parses, hands the fields to `read`, and answers with what it read or with the first problem.
-template <class Read>
-auto decode(std::string_view body, Read read) -> Result<decltype(read(std::declval<const Fields&>(), std::declval<Problem&>()))> {
-  auto document = parse_json(body);
-  if (!document) return std::move(document).error();
-  if (!document->is_object()) return invalid("the body must be a JSON object, not " + describe(*document));
-  Problem problem;
-  auto out = read(Fields(document->get_object(), "", problem), problem);
-  if (problem) return std::move(*problem.error);
-  return out;
-}
-
 }  // namespace
 
-Result<chat::Request> decode_chat(std::string_view body) { return decode(body, chat_request); }
+Result<chat::Request> decode_chat(std::string_view body) { return decode_document(body, chat_request); }
 
-Result<chat::Request> decode_completion(std::string_view body) { return decode(body, completion_request); }
+Result<chat::Request> decode_completion(std::string_view body) { return decode_document(body, completion_request); }
 
 Result<chat::Request> decode_chat_or_completion(std::string_view body) {
-  return decode(body, [](const Fields& request, Problem& problem) {
+  return decode_document(body, [](const Fields& request, Problem& problem) {
     return request.find("prompt") != nullptr && request.find("messages") == nullptr ? completion_request(request, problem)
                                                                                     : chat_request(request, problem);
   });
 }
 
 Result<chat::EmbeddingRequest> decode_embeddings(std::string_view body) {
-  return decode(body, [](const Fields& request, Problem& problem) {
+  return decode_document(body, [](const Fields& request, Problem& problem) {
     chat::EmbeddingRequest out;
     out.model = request.text("model");
     out.inputs = raw_prompts(request, "input", "give a string or a list of strings", max_inputs, problem);
@@ -628,7 +518,7 @@ Result<chat::EmbeddingRequest> decode_embeddings(std::string_view body) {
 }
 
 Result<chat::RerankRequest> decode_rerank(std::string_view body) {
-  return decode(body, [](const Fields& request, Problem& problem) {
+  return decode_document(body, [](const Fields& request, Problem& problem) {
     chat::RerankRequest out;
     out.model = request.text("model");
     request.need("query", "give a string");

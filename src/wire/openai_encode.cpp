@@ -6,38 +6,11 @@
 
 #include "base/json.h"
 #include "wire/base64.h"
+#include "wire/json_writer.h"
 #include "wire/openai.h"
 
 namespace hearth::wire::openai {
 namespace {
-
-constexpr int max_calls = 4096;  // of one choice; more can only come from a broken engine
-
-template <class Int>
-void append_int(std::string& out, Int number) {
-  char digits[24];
-  const auto end = std::to_chars(digits, digits + sizeof digits, number).ptr;
-  out.append(digits, end);
-}
-
-// JSON has no infinities: the public API writes -9999 for a probability of 0.
-void append_float(std::string& out, float number) {
-  if (std::isnan(number)) {
-    out += "null";
-    return;
-  }
-  if (std::isinf(number)) number = number < 0 ? -9999.0F : 9999.0F;
-  char digits[32];
-  const auto end = std::to_chars(digits, digits + sizeof digits, number).ptr;
-  out.append(digits, end);
-}
-
-void append_field(std::string& out, std::string_view key, std::string_view text) {
-  out += '"';
-  out += key;
-  out += "\":";
-  append_json_string(out, text);
-}
 
 // The finish reason clients act on: agents stop on "stop" although there are calls, and hang on "tool_calls" without any.
 std::string_view reason_text(chat::FinishReason reason, bool called) {
@@ -50,6 +23,13 @@ std::string_view reason_text(chat::FinishReason reason, bool called) {
   return called ? "tool_calls" : "stop";
 }
 
+// Which of the request's stop strings ended it: no field of the public API, but one that vLLM has too.
+void append_stop(std::string& out, std::string_view stop_sequence) {
+  if (stop_sequence.empty()) return;
+  out += ',';
+  append_field(out, "stop_reason", stop_sequence);
+}
+
 void append_usage(std::string& out, const chat::Usage& usage) {
   out += "\"usage\":{\"prompt_tokens\":";
   append_int(out, usage.prompt_tokens);
@@ -59,7 +39,15 @@ void append_usage(std::string& out, const chat::Usage& usage) {
   append_int(out, static_cast<std::int64_t>(usage.prompt_tokens) + usage.completion_tokens);
   out += ",\"prompt_tokens_details\":{\"cached_tokens\":";
   append_int(out, usage.cached_tokens);
-  out += "}}";
+  out += '}';
+  if (usage.drafted_tokens > 0) {
+    out += ",\"completion_tokens_details\":{\"accepted_prediction_tokens\":";
+    append_int(out, usage.accepted_tokens);
+    out += ",\"rejected_prediction_tokens\":";
+    append_int(out, usage.drafted_tokens - usage.accepted_tokens);
+    out += '}';
+  }
+  out += '}';
 }
 
 // {"prompt_tokens", "total_tokens"} of answers without generated tokens.
@@ -180,8 +168,6 @@ void append_head(std::string& out, const AnswerHead& head, std::string_view obje
   out += ",\"choices\":[";
 }
 
-Error unfinished() { return {ErrorCode::upstream_failed, "the answer broke off before it was finished; try again", "", {}}; }
-
 std::string_view error_type(ErrorCode code) {
   switch (code) {
     case ErrorCode::unauthorized: return "authentication_error";
@@ -225,7 +211,7 @@ void StreamEncoder::begin_frame(std::string& out, int index, Choice& choice, std
   }
 }
 
-void StreamEncoder::end_frame(std::string& out, Choice& choice, std::string_view finish_reason) {
+void StreamEncoder::end_frame(std::string& out, Choice& choice, std::string_view finish_reason, std::string_view stop_sequence) {
   out += head_.raw ? "," : "},";
   append_logprobs(out, choice.tokens, head_.raw, choice.text_offset);
   choice.tokens.clear();
@@ -235,7 +221,9 @@ void StreamEncoder::end_frame(std::string& out, Choice& choice, std::string_view
   } else {
     out += '"';
     out += finish_reason;
-    out += "\"}";
+    out += '"';
+    append_stop(out, stop_sequence);
+    out += '}';
   }
   out += suffix_;
 }
@@ -245,7 +233,7 @@ void StreamEncoder::text_frame(std::string& out, int index, std::string_view fie
   if (choice == nullptr || text.empty()) return;
   begin_frame(out, index, *choice, ",");
   append_field(out, head_.raw ? "text" : field, text);
-  end_frame(out, *choice, {});
+  end_frame(out, *choice, {}, {});
 }
 
 void StreamEncoder::finish_frame(std::string& out, const chat::Finished& finished) {
@@ -253,7 +241,7 @@ void StreamEncoder::finish_frame(std::string& out, const chat::Finished& finishe
   if (choice == nullptr) return;
   begin_frame(out, finished.choice, *choice, ",\"content\":\"\"");
   if (head_.raw) out += "\"text\":\"\"";
-  end_frame(out, *choice, reason_text(finished.reason, choice->called));
+  end_frame(out, *choice, reason_text(finished.reason, choice->called), finished.stop_sequence);
   choice->finished = true;
 }
 
@@ -261,8 +249,14 @@ void StreamEncoder::encode(const chat::Event& event, std::string& out) {
   struct Visitor {
     StreamEncoder& self;
     std::string& out;
-    void operator()(const chat::Started&) {}
-    void operator()(const chat::ReasoningSignature&) {}
+    void operator()(const chat::Started& started) {
+      if (self.failed_ || !self.head_.start_usage) return;
+      out += self.prefix_;
+      out += "],";
+      append_usage(out, {.prompt_tokens = started.prompt_tokens, .cached_tokens = started.cached_tokens});
+      out += "}\n\n";
+    }
+    void operator()(const chat::ReasoningSignature&) {}  // the format has no place for it
     void operator()(const chat::TextDelta& delta) { self.text_frame(out, delta.choice, "content", delta.text); }
     void operator()(const chat::ReasoningDelta& delta) { self.text_frame(out, delta.choice, "reasoning_content", delta.text); }
     void operator()(const chat::ToolCallBegin& call) {
@@ -277,7 +271,7 @@ void StreamEncoder::encode(const chat::Event& event, std::string& out) {
       append_field(out, "name", call.name);
       out += ",\"arguments\":\"\"}}]";
       choice->called = true;
-      self.end_frame(out, *choice, {});
+      self.end_frame(out, *choice, {}, {});
     }
     void operator()(const chat::ToolCallDelta& call) {
       Choice* choice = self.open_choice(call.choice);
@@ -288,7 +282,7 @@ void StreamEncoder::encode(const chat::Event& event, std::string& out) {
       out += ",\"function\":{";
       append_field(out, "arguments", call.arguments);
       out += "}}]";
-      self.end_frame(out, *choice, {});
+      self.end_frame(out, *choice, {}, {});
     }
     void operator()(const chat::ToolCallEnd&) {}  // the format has no frame for it: the next thing in the choice says it
     void operator()(const chat::TokenInfo& token) {
@@ -310,7 +304,7 @@ void StreamEncoder::encode(const chat::Event& event, std::string& out) {
 
 void StreamEncoder::end(std::string& out) {
   for (const auto& choice : choices_) {
-    if (!choice.finished) encode(chat::Failed{unfinished()}, out);
+    if (!choice.finished) encode(chat::Failed{unfinished_answer()}, out);
   }
   if (failed_) return;
   if (head_.include_usage) {
@@ -322,112 +316,55 @@ void StreamEncoder::end(std::string& out) {
   out += "data: [DONE]\n\n";
 }
 
-// ---- AnswerCollector --------------------------------------------------------------------------------------------------------------
+// ---- whole documents --------------------------------------------------------------------------------------------------------------
 
-AnswerCollector::AnswerCollector(AnswerHead head)
-    : head_(std::move(head)), choices_(static_cast<std::size_t>(std::max(head_.choices, 1))) {}
-
-AnswerCollector::Choice* AnswerCollector::find(int index) {
-  if (index < 0 || static_cast<std::size_t>(index) >= choices_.size()) return nullptr;
-  Choice& choice = choices_[static_cast<std::size_t>(index)];
-  return choice.reason ? nullptr : &choice;
-}
-
-void AnswerCollector::add(chat::Event event) {
-  struct Visitor {
-    AnswerCollector& self;
-    static Call* call(Choice* choice, int index) {
-      if (choice == nullptr || index < 0 || index >= max_calls) return nullptr;
-      const auto at = static_cast<std::size_t>(index);
-      if (choice->calls.size() <= at) choice->calls.resize(at + 1);
-      return &choice->calls[at];
-    }
-    void operator()(chat::Started&) {}
-    void operator()(chat::ReasoningSignature&) {}
-    void operator()(chat::TextDelta& delta) {
-      if (Choice* choice = self.find(delta.choice)) choice->text += delta.text;
-    }
-    void operator()(chat::ReasoningDelta& delta) {
-      if (Choice* choice = self.find(delta.choice)) choice->reasoning += delta.text;
-    }
-    void operator()(chat::ToolCallBegin& begin) {
-      if (Call* made = call(self.find(begin.choice), begin.index)) {
-        made->id = std::move(begin.id);
-        made->name = std::move(begin.name);
-      }
-    }
-    void operator()(chat::ToolCallDelta& delta) {
-      if (Call* made = call(self.find(delta.choice), delta.index)) made->arguments += delta.arguments;
-    }
-    void operator()(chat::ToolCallEnd&) {}
-    void operator()(chat::TokenInfo& token) {
-      Choice* choice = self.find(token.choice);
-      if (choice != nullptr && self.head_.logprobs) choice->tokens.push_back(std::move(token));
-    }
-    void operator()(chat::Finished& finished) {
-      if (Choice* choice = self.find(finished.choice)) choice->reason = finished.reason;
-    }
-    void operator()(chat::Usage& usage) { self.usage_ = usage; }
-    void operator()(chat::Failed& failed) {
-      if (self.failed_) return;
-      self.failed_ = true;
-      self.error_ = std::move(failed.error);
-    }
-  };
-  std::visit(Visitor{*this}, event);
-}
-
-void AnswerCollector::end() {
-  for (const auto& choice : choices_) {
-    if (!choice.reason) add(chat::Failed{unfinished()});
-  }
-}
-
-std::string AnswerCollector::json() const {
+std::string encode_answer(const AnswerHead& head, const Answer& answer) {
   std::string out;
-  append_head(out, head_, head_.raw ? "text_completion" : "chat.completion");
-  for (std::size_t i = 0; i < choices_.size(); ++i) {
-    const Choice& choice = choices_[i];
+  append_head(out, head, head.raw ? "text_completion" : "chat.completion");
+  for (std::size_t i = 0; i < answer.choices.size(); ++i) {
+    const Answer::Choice& choice = answer.choices[i];
+    const std::string text = choice.text(), reasoning = choice.reasoning();
+    const auto calls = head.raw ? std::vector<chat::ToolCall>() : choice.calls();
     out += i > 0 ? ",{\"index\":" : "{\"index\":";
     append_int(out, i);
-    if (head_.raw) {
+    if (head.raw) {
       out += ',';
-      append_field(out, "text", choice.reasoning + choice.text);
+      append_field(out, "text", reasoning + text);
     } else {
       out += ",\"message\":{\"role\":\"assistant\",\"content\":";
-      if (choice.text.empty() && !choice.calls.empty()) out += "null";
-      else append_json_string(out, choice.text);
+      if (text.empty() && !calls.empty()) out += "null";
+      else append_json_string(out, text);
       out += ",\"refusal\":null";
-      if (!choice.reasoning.empty()) {
+      if (!reasoning.empty()) {
         out += ',';
-        append_field(out, "reasoning_content", choice.reasoning);
+        append_field(out, "reasoning_content", reasoning);
       }
-      for (std::size_t j = 0; j < choice.calls.size(); ++j) {
-        const Call& call = choice.calls[j];
+      for (std::size_t j = 0; j < calls.size(); ++j) {
+        const chat::ToolCall& call = calls[j];
         out += j == 0 ? ",\"tool_calls\":[{" : ",{";
         append_field(out, "id", call.id);
         out += ",\"type\":\"function\",\"function\":{";
         append_field(out, "name", call.name);
         out += ',';
         append_field(out, "arguments", call.arguments);
-        out += j + 1 == choice.calls.size() ? "}}]" : "}}";
+        out += j + 1 == calls.size() ? "}}]" : "}}";
       }
       out += '}';
     }
     out += ',';
     std::size_t text_offset = 0;
-    append_logprobs(out, choice.tokens, head_.raw, text_offset);
+    append_logprobs(out, head.logprobs ? choice.tokens : std::vector<chat::TokenInfo>(), head.raw, text_offset);
     out += ",\"finish_reason\":\"";
-    out += reason_text(choice.reason.value_or(chat::FinishReason::stop), !head_.raw && !choice.calls.empty());
-    out += "\"}";
+    out += reason_text(choice.reason.value_or(chat::FinishReason::stop), !head.raw && !calls.empty());
+    out += '"';
+    append_stop(out, choice.stop_sequence);
+    out += '}';
   }
   out += "],";
-  append_usage(out, usage_);
+  append_usage(out, answer.usage);
   out += '}';
   return out;
 }
-
-// ---- whole documents --------------------------------------------------------------------------------------------------------------
 
 std::string encode_embeddings(const chat::Embeddings& result, const std::string& model, bool base64) {
   static_assert(std::endian::native == std::endian::little, "base64 embeddings are little-endian");
@@ -508,6 +445,21 @@ std::string encode_model(const chat::ModelInfo& model) {
   flag(",\"chat\":", model.chat);
   flag(",\"embeddings\":", model.embeddings);
   flag(",\"rerank\":", model.rerank);
+  flag(",\"vision\":", model.vision);
+  flag(",\"tools\":", model.tools);
+  if (!model.quantisation.empty()) {
+    out += ',';
+    append_field(out, "quantisation", model.quantisation);
+  }
+  const auto list = [&](std::string_view key, const std::vector<std::string>& texts) {
+    if (texts.empty()) return;
+    out += ",\"";
+    out += key;
+    out += "\":";
+    append_list(out, texts, [&](const std::string& text) { append_json_string(out, text); });
+  };
+  list("aliases", model.aliases);
+  list("adapters", model.adapters);
   out += "}}";
   return out;
 }
@@ -525,6 +477,17 @@ std::string encode_models(const std::vector<chat::ModelInfo>& models) {
 std::string encode_count(int tokens) {
   std::string out = "{\"object\":\"token_count\",\"tokens\":";
   append_int(out, tokens);
+  out += '}';
+  return out;
+}
+
+std::string encode_prefill(const chat::Usage& usage, const std::string& model) {
+  std::string out = "{\"object\":\"prefill\",";
+  append_field(out, "model", model);
+  out += ",\"prompt_tokens\":";
+  append_int(out, usage.prompt_tokens);
+  out += ",\"cached_tokens\":";
+  append_int(out, usage.cached_tokens);
   out += '}';
   return out;
 }

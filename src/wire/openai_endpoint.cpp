@@ -1,357 +1,118 @@
 #include "wire/openai_endpoint.h"
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/detached.hpp>
-#include <boost/asio/redirect_error.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/asio/this_coro.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <ctime>
+#include <optional>
 
 #include "base/id.h"
 #include "net/sse.h"
+#include "wire/answer.h"
 #include "wire/openai.h"
 
 namespace hearth::wire::openai {
 namespace {
 
-namespace asio = net::asio;
 using net::Task;
 
-std::string header_value(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) {
-    if (c < 0x20 || c > 0x7e) c = '?';
-  }
-  return out;
-}
-
-net::Headers common_headers(const Caller& caller, std::string_view content_type) {
-  net::Headers headers;
-  headers.add("Content-Type", std::string(content_type));
-  if (!caller.request_id.empty()) headers.add("x-request-id", header_value(caller.request_id));
-  return headers;
-}
-
-void add_explanation(net::Headers& headers, const chat::Explanation& explanation) {
-  for (const auto& [what, value] : explanation.decisions) {
-    std::string field = "x-hearth-" + what;
-    for (char& c : field) {
-      if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + ('a' - 'A'));
-      else if ((c < 'a' || c > 'z') && (c < '0' || c > '9')) c = '-';
-    }
-    headers.add(std::move(field), header_value(value));
-  }
-}
-
-net::Headers error_headers(const Error& error, const Caller& caller) {
-  constexpr std::chrono::milliseconds usual_wait{1'000};
-  net::Headers headers = common_headers(caller, "application/json");
-  switch (error.code) {
-    case ErrorCode::overloaded:
-    case ErrorCode::unavailable: {
-      const auto wait = error.retry_after.count() > 0 ? error.retry_after : usual_wait;
-      headers.add("Retry-After", std::to_string((wait.count() + 999) / 1000));
-      headers.add("retry-after-ms", std::to_string(wait.count()));
-      break;
-    }
-    case ErrorCode::request_timeout:
-    case ErrorCode::upstream_failed:
-    case ErrorCode::upstream_timeout: break;
-    // SDKs try every 408, 409, 429 and 5xx again; the same request would fail the same way.
-    default: headers.add("x-should-retry", "false");
-  }
-  if (error.code == ErrorCode::unauthorized) headers.add("WWW-Authenticate", "Bearer");
-  return headers;
-}
-
-// The client is told as far as it is still there; a client that left needs no answer.
-Task<void> send(net::Exchange& exchange, int status, net::Headers headers, std::string body) {
-  (void)co_await exchange.respond(status, std::move(headers), std::move(body));
-}
-
-// Tells when the client left, before there is a stream to cancel and while there is one.
-class Departure {
+class Codec final : public AnswerCodec {
  public:
-  explicit Departure(net::Exchange& exchange) : exchange_(exchange) {
-    exchange_.on_client_gone([this] {
-      gone_ = true;
-      if (stream_ != nullptr) stream_->cancel();
-    });
+  explicit Codec(AnswerHead head) : head_(std::move(head)) {}
+  void served_by(const std::string& model) override {
+    head_.model = model;
+    encoder_.emplace(head_);
   }
-  ~Departure() { forget(); }
-  Departure(const Departure&) = delete;
-  Departure& operator=(const Departure&) = delete;
-  void watch(EventStream* stream) { stream_ = stream; }
-  // From here on it does not matter any more.
-  void forget() { exchange_.on_client_gone(nullptr); }
-  bool gone() const { return gone_; }
+  void encode(const chat::Event& event, std::string& out) override { encoder_->encode(event, out); }
+  void end(std::string& out) override { encoder_->end(out); }
+  void keep_alive(std::string& out) override { net::append_sse_comment(out); }
+  std::string whole(const Answer& answer) override { return encode_answer(head_, answer); }
 
  private:
-  net::Exchange& exchange_;
-  EventStream* stream_ = nullptr;
-  bool gone_ = false;
+  AnswerHead head_;
+  std::optional<StreamEncoder> encoder_;
 };
-
-// Looks after an answer whose upstream is silent, beside the coroutine that waits for events: so that no event can be lost to a race between
-// the two. It writes a comment after each `keep_alive` of silence (streams only), and cancels the stream when no first event came within `silence`.
-// While it writes, pause() holds the other coroutine back.
-class Watch : public std::enable_shared_from_this<Watch> {
- public:
-  Watch(asio::any_io_executor executor, net::Exchange& exchange, EventStream& stream, net::Headers* head, EndpointOptions options)
-      : exchange_(exchange), stream_(stream), head_(head), options_(options), timer_(executor), written_(executor) {}
-
-  void start() {
-    started_ = last_ = std::chrono::steady_clock::now();
-    sleep();
-  }
-  void wait() {
-    waiting_ = true;
-    last_ = std::chrono::steady_clock::now();
-  }
-  // To be called when events arrived: afterwards nobody else writes until the next wait().
-  Task<void> pause(bool events) {
-    waiting_ = false;
-    first_seen_ = first_seen_ || events;
-    boost::system::error_code ignored;
-    while (writing_) {
-      written_.expires_at(std::chrono::steady_clock::time_point::max());
-      co_await written_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
-    }
-  }
-  void stop() {
-    stopped_ = true;
-    timer_.cancel();
-  }
-  bool timed_out() const { return timed_out_; }
-
- private:
-  using TimePoint = std::chrono::steady_clock::time_point;
-
-  TimePoint next_look() const {
-    TimePoint at = TimePoint::max();
-    if (head_ != nullptr && options_.keep_alive.count() > 0) at = std::min(at, last_ + options_.keep_alive);
-    if (!first_seen_ && options_.silence.count() > 0) at = std::min(at, started_ + options_.silence);
-    return at;
-  }
-
-  void sleep() {
-    const TimePoint at = next_look();
-    if (at == TimePoint::max()) return;
-    timer_.expires_at(at);
-    timer_.async_wait([self = shared_from_this()](const boost::system::error_code&) {
-      if (!self->stopped_) self->look();
-    });
-  }
-
-  void look() {
-    const TimePoint now = std::chrono::steady_clock::now();
-    if (!first_seen_ && options_.silence.count() > 0 && now >= started_ + options_.silence) {
-      timed_out_ = true;
-      stream_.cancel();
-      return;
-    }
-    if (now >= next_look()) {
-      last_ = now;
-      if (waiting_) {
-        asio::co_spawn(timer_.get_executor(), write_comment(shared_from_this()), asio::detached);
-        return;
-      }
-    }
-    sleep();
-  }
-
-  static Task<void> write_comment(std::shared_ptr<Watch> self) {
-    self->writing_ = true;
-    bool ok = true;
-    if (!self->exchange_.begun()) {
-      const auto begun = co_await self->exchange_.begin(200, std::move(*self->head_));
-      ok = begun.ok();
-    }
-    if (ok) {
-      std::string comment;
-      net::append_sse_comment(comment);
-      const auto written = co_await self->exchange_.write(comment);
-      ok = written.ok();
-    }
-    self->writing_ = false;
-    self->written_.cancel();
-    if (self->stopped_) co_return;
-    if (ok) self->sleep();
-    else self->stream_.cancel();
-  }
-
-  net::Exchange& exchange_;
-  EventStream& stream_;
-  net::Headers* head_;  // of the streamed answer, for when a comment is its first byte; null for one that is not streamed
-  EndpointOptions options_;
-  asio::steady_timer timer_;
-  asio::steady_timer written_;
-  TimePoint started_, last_;
-  bool waiting_ = false, writing_ = false, first_seen_ = false, stopped_ = false, timed_out_ = false;
-};
-
-// Stops the watch however the answer ends; it lives on until its timer has seen that, and touches nothing but itself.
-struct WatchGuard {
-  std::shared_ptr<Watch> watch;
-  ~WatchGuard() { watch->stop(); }
-};
-
-Error silent(std::chrono::milliseconds silence) {
-  return {ErrorCode::upstream_timeout, "the model gave no sign for " + std::to_string(silence.count()) + " ms", "", {}};
-}
-
-const Error* failure_in(const chat::Events& events) {
-  for (const auto& event : events) {
-    if (const auto* failed = std::get_if<chat::Failed>(&event)) return &failed->error;
-  }
-  return nullptr;
-}
-
-// True when the whole answer went out.
-Task<bool> stream_answer(net::Exchange& exchange, EventStream& stream, AnswerHead answer, const Caller& caller, EndpointOptions options) {
-  net::Headers head = common_headers(caller, "text/event-stream");
-  head.add("Cache-Control", "no-cache");
-  head.add("X-Accel-Buffering", "no");
-  add_explanation(head, stream.explanation());
-  StreamEncoder encoder(std::move(answer));
-  const auto executor = co_await asio::this_coro::executor;
-  const WatchGuard guard{std::make_shared<Watch>(executor, exchange, stream, &head, options)};
-  guard.watch->start();
-
-  std::string frames;
-  for (;;) {
-    guard.watch->wait();
-    const chat::Events events = co_await stream.next();
-    co_await guard.watch->pause(!events.empty());
-    if (!exchange.begun()) {
-      // Until the first byte a failure still gets its proper status.
-      const Error* failure = failure_in(events);
-      const Error nothing = guard.watch->timed_out() ? silent(options.silence)
-                                                     : Error{ErrorCode::upstream_failed, "the answer ended before it began", "", {}};
-      if (events.empty()) failure = &nothing;
-      if (failure != nullptr) {
-        net::Headers headers = error_headers(*failure, caller);
-        add_explanation(headers, stream.explanation());
-        co_await send(exchange, http_status(failure->code), std::move(headers), encode_error(*failure));
-        co_return false;
-      }
-      const auto begun = co_await exchange.begin(200, std::move(head));  // NOLINT(bugprone-use-after-move): begun() is true ever after
-      if (!begun) co_return false;
-    }
-    frames.clear();
-    for (const auto& event : events) encoder.encode(event, frames);
-    if (events.empty() && guard.watch->timed_out()) encoder.encode(chat::Failed{silent(options.silence)}, frames);
-    // Usage is the last event: the end of the answer leaves together with it.
-    if (events.empty() || std::holds_alternative<chat::Usage>(events.back())) {
-      encoder.end(frames);
-      const auto finished = co_await exchange.finish(frames);
-      co_return finished.ok();
-    }
-    if (frames.empty()) continue;
-    const auto written = co_await exchange.write(frames);
-    if (!written) co_return false;
-  }
-}
-
-Task<void> whole_answer(net::Exchange& exchange, EventStream& stream, AnswerHead answer, const Caller& caller, EndpointOptions options) {
-  AnswerCollector collector(std::move(answer));
-  const auto executor = co_await asio::this_coro::executor;
-  const WatchGuard guard{std::make_shared<Watch>(executor, exchange, stream, nullptr, options)};
-  guard.watch->start();
-  while (collector.failure() == nullptr) {
-    chat::Events events = co_await stream.next();
-    co_await guard.watch->pause(!events.empty());
-    if (events.empty()) {
-      if (guard.watch->timed_out()) collector.add(chat::Failed{silent(options.silence)});
-      collector.end();
-      break;
-    }
-    for (auto& event : events) collector.add(std::move(event));
-  }
-  const Error* failure = collector.failure();
-  net::Headers headers = failure != nullptr ? error_headers(*failure, caller) : common_headers(caller, "application/json");
-  add_explanation(headers, stream.explanation());
-  co_await send(exchange, failure != nullptr ? http_status(failure->code) : 200, std::move(headers),
-                failure != nullptr ? encode_error(*failure) : collector.json());
-}
 
 Task<void> generate(net::Exchange& exchange, Provider& provider, Caller caller, EndpointOptions options, Result<chat::Request> decoded) {
   if (!decoded) {
-    co_await respond_error(exchange, decoded.error(), caller);
+    co_await respond_error(exchange, decoded.error(), caller, encode_error);
     co_return;
   }
-  chat::Request& request = *decoded;
-  request.tenant = caller.tenant;
-  AnswerHead answer;
-  answer.raw = !request.prompts.empty();
-  answer.id = random_id(answer.raw ? "cmpl-" : "chatcmpl-");
-  answer.created = std::time(nullptr);
-  answer.model = request.model;
-  answer.include_usage = request.include_usage;
-  answer.logprobs = request.top_logprobs.has_value();
-  answer.choices = request.choices * static_cast<int>(answer.raw ? request.prompts.size() : 1);
-  const bool streamed = request.stream;
-
-  Departure departure(exchange);
-  auto opened = co_await provider.generate(std::move(request), caller);
-  if (departure.gone()) co_return;
-  if (!opened) {
-    co_await respond_error(exchange, opened.error(), caller);
-    co_return;
+  const chat::Request& request = *decoded;
+  AnswerHead head;
+  head.raw = !request.prompts.empty();
+  head.id = random_id(head.raw ? "cmpl-" : "chatcmpl-");
+  head.created = std::time(nullptr);
+  head.include_usage = request.include_usage;
+  head.start_usage = request.start_usage;
+  head.logprobs = request.top_logprobs.has_value();
+  head.choices = request.choices * static_cast<int>(head.raw ? request.prompts.size() : 1);
+  if (request.stream) {
+    auto origin = std::make_shared<Origin>();
+    origin->protocol = head.raw ? Protocol::openai_completion : Protocol::openai_chat;
+    caller.origin = std::move(origin);
   }
-  const std::unique_ptr<EventStream> stream = std::move(*opened);
-  departure.watch(stream.get());
-  for (const auto& [what, value] : stream->explanation().decisions) {
-    if (what == "model") answer.model = value;  // as served
-  }
-  if (!streamed) {
-    co_await whole_answer(exchange, *stream, std::move(answer), caller, options);
-  } else if (co_await stream_answer(exchange, *stream, std::move(answer), caller, options)) {
-    departure.forget();
-    (void)co_await stream->next();  // the end behind the last event: after it an upstream's connection can serve again
-  }
+  Codec codec(std::move(head));
+  co_await answer(exchange, provider, std::move(caller), options, std::move(*decoded), codec, encode_error);
 }
 
-Task<void> respond_json(net::Exchange& exchange, const Caller& caller, std::string body) {
-  co_await send(exchange, 200, common_headers(caller, "application/json"), std::move(body));
+// What a prefill answers: how much was computed.
+class PrefillCodec final : public AnswerCodec {
+ public:
+  void served_by(const std::string& model) override { model_ = model; }
+  void encode(const chat::Event&, std::string&) override {}
+  void end(std::string&) override {}
+  void keep_alive(std::string&) override {}
+  std::string whole(const Answer& answer) override { return encode_prefill(answer.usage, model_); }
+
+ private:
+  std::string model_;
+};
+
+Task<void> prefill(net::Exchange& exchange, Provider& provider, Caller caller, EndpointOptions options) {
+  auto request = decode_chat_or_completion(exchange.request().body);
+  if (!request) {
+    co_await respond_error(exchange, request.error(), caller, encode_error);
+    co_return;
+  }
+  request->prefill_only = true;
+  request->stream = false;
+  PrefillCodec codec;
+  co_await answer(exchange, provider, std::move(caller), options, std::move(*request), codec, encode_error);
 }
 
 Task<void> embeddings(net::Exchange& exchange, Provider& provider, const Caller& caller) {
   auto request = decode_embeddings(exchange.request().body);
   if (!request) {
-    co_await respond_error(exchange, request.error(), caller);
+    co_await respond_error(exchange, request.error(), caller, encode_error);
     co_return;
   }
   request->tenant = caller.tenant;
   const std::string model = request->model;
   const bool base64 = request->base64;
   const auto result = co_await provider.embed(std::move(*request), caller);
-  if (!result) co_await respond_error(exchange, result.error(), caller);
+  if (!result) co_await respond_error(exchange, result.error(), caller, encode_error);
   else co_await respond_json(exchange, caller, encode_embeddings(*result, model, base64));
 }
 
 Task<void> rerank(net::Exchange& exchange, Provider& provider, const Caller& caller) {
   auto request = decode_rerank(exchange.request().body);
   if (!request) {
-    co_await respond_error(exchange, request.error(), caller);
+    co_await respond_error(exchange, request.error(), caller, encode_error);
     co_return;
   }
   request->tenant = caller.tenant;
   const auto result = co_await provider.rerank(*request, caller);
-  if (!result) co_await respond_error(exchange, result.error(), caller);
+  if (!result) co_await respond_error(exchange, result.error(), caller, encode_error);
   else co_await respond_json(exchange, caller, encode_rerank(*result, *request, request->model));
 }
 
 Task<void> count(net::Exchange& exchange, Provider& provider, const Caller& caller) {
   auto request = decode_chat_or_completion(exchange.request().body);
   if (!request) {
-    co_await respond_error(exchange, request.error(), caller);
+    co_await respond_error(exchange, request.error(), caller, encode_error);
     co_return;
   }
   request->tenant = caller.tenant;
   const auto result = co_await provider.count_tokens(std::move(*request), caller);
-  if (!result) co_await respond_error(exchange, result.error(), caller);
+  if (!result) co_await respond_error(exchange, result.error(), caller, encode_error);
   else co_await respond_json(exchange, caller, encode_count(*result));
 }
 
@@ -359,12 +120,12 @@ Task<void> score(net::Exchange& exchange, Provider& provider, const Caller& call
   auto request = decode_completion(exchange.request().body);
   if (request && request->prompts.size() != 1) request = invalid("prompt must be one text; several cannot be scored at once", "prompt");
   if (!request) {
-    co_await respond_error(exchange, request.error(), caller);
+    co_await respond_error(exchange, request.error(), caller, encode_error);
     co_return;
   }
   request->tenant = caller.tenant;
   const auto result = co_await provider.score(std::move(*request), caller);
-  if (!result) co_await respond_error(exchange, result.error(), caller);
+  if (!result) co_await respond_error(exchange, result.error(), caller, encode_error);
   else co_await respond_json(exchange, caller, encode_score(*result));
 }
 
@@ -372,7 +133,7 @@ Task<void> score(net::Exchange& exchange, Provider& provider, const Caller& call
 Task<void> models(net::Exchange& exchange, Provider& provider, const Caller& caller, std::string id) {
   const auto result = co_await provider.models();
   if (!result) {
-    co_await respond_error(exchange, result.error(), caller);
+    co_await respond_error(exchange, result.error(), caller, encode_error);
     co_return;
   }
   if (id.empty()) {
@@ -389,36 +150,10 @@ Task<void> models(net::Exchange& exchange, Provider& provider, const Caller& cal
   }
   const Error error{
       ErrorCode::model_not_found, "there is no model \"" + id + "\"; there are: " + (known.empty() ? "none" : known), "model", {}};
-  co_await respond_error(exchange, error, caller);
+  co_await respond_error(exchange, error, caller, encode_error);
 }
 
-// %XX in a path segment; ids may hold slashes and spaces.
-std::string percent_decoded(std::string_view text) {
-  const auto digit = [](char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-  };
-  std::string out;
-  for (std::size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '%' && i + 2 < text.size() && digit(text[i + 1]) >= 0 && digit(text[i + 2]) >= 0) {
-      out.push_back(static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2])));
-      i += 2;
-    } else {
-      out.push_back(text[i]);
-    }
-  }
-  return out;
-}
-
-// Plain `curl -d` labels its JSON as a form, so the label alone does not decide.
-bool is_form(const net::HttpRequest& request) {
-  std::string type(request.headers.find("Content-Type").value_or(""));
-  for (char& c : type) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
-  if (type.starts_with("multipart/")) return true;
-  const std::size_t first = request.body.find_first_not_of(" \t\r\n");
-  return type.starts_with("application/x-www-form-urlencoded") && (first == std::string::npos || request.body[first] != '{');
-}
-
-enum class Route { none, chat, completion, embeddings, rerank, count, score, models, model };
+enum class Route { none, chat, completion, prefill, embeddings, rerank, count, score, models, model };
 
 constexpr std::string_view model_prefix = "/v1/models/";
 
@@ -426,7 +161,8 @@ Route route_of(std::string_view path) {
   if (path == "/v1/chat/completions") return Route::chat;
   if (path == "/v1/completions") return Route::completion;
   if (path == "/v1/embeddings") return Route::embeddings;
-  if (path == "/v1/rerank") return Route::rerank;
+  if (path == "/v1/prefill") return Route::prefill;
+  if (path == "/v1/rerank" || path == "/v2/rerank" || path == "/rerank") return Route::rerank;  // Jina and Cohere, old and new
   if (path == "/v1/tokenize/count") return Route::count;
   if (path == "/v1/score") return Route::score;
   if (path == "/v1/models") return Route::models;
@@ -436,29 +172,13 @@ Route route_of(std::string_view path) {
 
 }  // namespace
 
-Task<void> respond_error(net::Exchange& exchange, const Error& error, const Caller& caller) {
-  co_await send(exchange, http_status(error.code), error_headers(error, caller), encode_error(error));
-}
-
 Task<bool> serve(net::Exchange& exchange, Provider& provider, Caller caller, EndpointOptions options) {
   const net::HttpRequest& request = exchange.request();
   const std::string_view path = request.path();
   const Route route = route_of(path);
   if (route == Route::none) co_return false;
   const std::string_view method = route == Route::models || route == Route::model ? "GET" : "POST";
-  if (request.method != method) {
-    const Error error{
-        ErrorCode::method_not_allowed, std::string(path) + " takes " + std::string(method) + ", not " + request.method, "", {}};
-    net::Headers headers = error_headers(error, caller);
-    headers.add("Allow", std::string(method));
-    co_await send(exchange, http_status(error.code), std::move(headers), encode_error(error));
-    co_return true;
-  }
-  if (method == "POST" && is_form(request)) {
-    const Error error = invalid("the body must be JSON (Content-Type: application/json), not a form");
-    co_await respond_error(exchange, error, caller);
-    co_return true;
-  }
+  if (!co_await accepts(exchange, caller, method, encode_error)) co_return true;
   switch (route) {
     case Route::none: break;
     case Route::chat: {
@@ -471,6 +191,7 @@ Task<bool> serve(net::Exchange& exchange, Provider& provider, Caller caller, End
       co_await generate(exchange, provider, std::move(caller), options, std::move(decoded));
       break;
     }
+    case Route::prefill: co_await prefill(exchange, provider, std::move(caller), options); break;
     case Route::embeddings: co_await embeddings(exchange, provider, caller); break;
     case Route::rerank: co_await rerank(exchange, provider, caller); break;
     case Route::count: co_await count(exchange, provider, caller); break;

@@ -3,6 +3,9 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -11,6 +14,9 @@
 #include "net/task.h"
 
 namespace hearth::wire {
+
+// The API of a client or an upstream, as far as its bytes can be passed through.
+enum class Protocol { other, openai_chat, openai_completion, anthropic };
 
 // A running answer. Destroying it cancels the generation within one scheduler tick.
 class EventStream {
@@ -21,14 +27,28 @@ class EventStream {
   virtual net::Task<chat::Events> next() = 0;
   // Wakes a suspended next() and ends the stream; nothing comes after. Safe at any time on the loop.
   virtual void cancel() = 0;
-  // Known when the stream opens.
+  // Known when the stream opens; what is learnt on the way is added until the end.
   virtual const chat::Explanation& explanation() const = 0;
+
+  // Pass-through. A stream whose upstream speaks the protocol of Caller::origin, and whose answer nobody changes, offers the upstream's own bytes:
+  // raw() is exactly the frames that the events of the last next() were read from, [DONE] and the like included, but without what the client did
+  // not ask for. A Failed event has none. Whoever changes events, or does not know this pair, leaves it as it is here: nothing passes unseen.
+  virtual Protocol raw_protocol() const { return Protocol::other; }
+  virtual std::string_view raw() const { return {}; }
 };
 
-// Who asks, as identity established it.
+// A request as the client sent it, for an upstream that speaks the same protocol. Whoever changes the chat::Request drops it from the Caller.
+struct Origin {
+  Protocol protocol = Protocol::other;
+  std::string body;
+  std::vector<std::pair<std::string, std::string>> headers;  // those that belong to the protocol, e.g. anthropic-beta
+};
+
+// Who asks, as identity established it, and how.
 struct Caller {
   std::string tenant;      // fair-queueing key, e.g. the API key's name; "local" without authentication
   std::string request_id;  // joins client, log and upstream
+  std::shared_ptr<const Origin> origin;
 };
 
 class Provider {
@@ -44,6 +64,10 @@ class Provider {
   // Log-probabilities of a given text's tokens: `prompts[0]`, one TokenInfo per token after the first.
   virtual net::Task<Result<std::vector<chat::TokenInfo>>> score(chat::Request request, Caller caller) = 0;
   virtual net::Task<Result<std::vector<chat::ModelInfo>>> models() = 0;
+  // Loads a model and keeps it for `keep_loaded` after its last use (empty: as configured; negative: for ever), or unloads it once its running
+  // requests have finished. unsupported where models do not come and go.
+  virtual net::Task<Result<void>> load(std::string model, std::optional<std::chrono::milliseconds> keep_loaded, Caller caller);
+  virtual net::Task<Result<void>> unload(std::string model, Caller caller);
 };
 
 }  // namespace hearth::wire

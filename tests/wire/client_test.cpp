@@ -39,14 +39,14 @@ TEST(StreamDecoder, LlamaServersChat) {
       "0 text Hel\n0 text lo\n0 finished 0\nusage 11 8 2\n");
 }
 
-TEST(StreamDecoder, VllmsUsageInEveryChunkCountsOnceAndLast) {
+TEST(StreamDecoder, VllmsUsageInEveryChunkStartsAndEndsTheAnswer) {
   const std::string usage = R"(,"usage":{"prompt_tokens":3,"completion_tokens":)";
   EXPECT_EQ(decoded_ok({R"({"choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}])" +
                             usage + "0}}",
                         R"({"choices":[{"index":0,"delta":{"content":"a"}}])" + usage + "1}}",
                         R"({"choices":[{"index":0,"delta":{"content":""},"finish_reason":"length","stop_reason":null}])" + usage + "1}}",
                         R"({"choices":[],"usage":null})", "[DONE]"}),
-            "0 text a\n0 finished 1\nusage 3 0 1\n");
+            "started 3 0\n0 text a\n0 finished 1\nusage 3 0 1\n");
 }
 
 TEST(StreamDecoder, SglangsReasoningAndNulls) {

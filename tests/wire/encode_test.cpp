@@ -155,12 +155,12 @@ TEST(StreamEncoder, RawCompletionsHaveTheirOwnShape) {
   EXPECT_TRUE(out.ends_with(raw + R"({"index":0,"text":"","logprobs":null,"finish_reason":"length"}]})" + "\n\n" + done)) << out;
 }
 
-std::string collected(AnswerHead head, chat::Events events) {
-  AnswerCollector collector(std::move(head));
+std::string collected(const AnswerHead& head, chat::Events events) {
+  AnswerCollector collector(head.choices);
   for (auto& event : events) collector.add(std::move(event));
   collector.end();
   EXPECT_EQ(collector.failure(), nullptr);
-  return collector.json();
+  return encode_answer(head, collector.answer());
 }
 
 TEST(AnswerCollector, TextReasoningAndUsage) {
@@ -200,13 +200,13 @@ TEST(AnswerCollector, RawCompletion) {
 }
 
 TEST(AnswerCollector, FailsWhenAFailedEventCameOrAChoiceNeverFinished) {
-  AnswerCollector failed(chat_head());
+  AnswerCollector failed(1);
   failed.add(chat::TextDelta{0, "a"});
   EXPECT_EQ(failed.failure(), nullptr);
   failed.add(chat::Failed{{ErrorCode::deadline_exceeded, "late", "", {}}});
   ASSERT_NE(failed.failure(), nullptr);
   EXPECT_EQ(failed.failure()->code, ErrorCode::deadline_exceeded);
-  AnswerCollector cut(chat_head());
+  AnswerCollector cut(1);
   cut.add(chat::TextDelta{0, "a"});
   cut.end();
   ASSERT_NE(cut.failure(), nullptr);

@@ -1,0 +1,22 @@
+#include "wire/endpoint.h"
+
+#include "wire/answer.h"
+#include "wire/openai.h"
+#include "wire/openai_endpoint.h"
+
+namespace hearth::wire {
+
+net::Task<bool> serve(net::Exchange& exchange, Provider& provider, Caller caller, EndpointOptions options) {
+  // Anthropic's goes before OpenAI's: both have /v1/models, and a header says whose shape the client wants.
+  for (const auto protocol : {openai::serve}) {
+    const bool served = co_await protocol(exchange, provider, caller, options);
+    if (served) co_return true;
+  }
+  co_return false;
+}
+
+net::Task<void> respond_error(net::Exchange& exchange, const Error& error, const Caller& caller) {
+  return respond_error(exchange, error, caller, openai::encode_error);
+}
+
+}  // namespace hearth::wire

@@ -1,0 +1,53 @@
+// Reading other programs' JSON, where what is missing or of another type is simply not there. Private to wire.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string_view>
+
+#include "base/json.h"
+
+namespace hearth::wire {
+
+// A field of any type that is not null.
+inline const json::value* find(const json::object& object, std::string_view key) {
+  const json::value* value = object.if_contains(key);
+  return value == nullptr || value->is_null() ? nullptr : value;
+}
+
+inline const json::object* find_object(const json::object& object, std::string_view key) {
+  const json::value* value = find(object, key);
+  return value == nullptr ? nullptr : value->if_object();
+}
+
+inline const json::array* find_array(const json::object& object, std::string_view key) {
+  const json::value* value = find(object, key);
+  return value == nullptr ? nullptr : value->if_array();
+}
+
+inline std::string_view find_text(const json::object& object, std::string_view key) {
+  const json::value* value = find(object, key);
+  const json::string* text = value == nullptr ? nullptr : value->if_string();
+  return text == nullptr ? std::string_view() : std::string_view(text->data(), text->size());
+}
+
+inline std::optional<std::int64_t> find_integer(const json::object& object, std::string_view key) {
+  const json::value* value = find(object, key);
+  if (value == nullptr || !value->is_int64()) return {};
+  return value->get_int64();
+}
+
+inline int find_count(const json::object& object, std::string_view key) {
+  const std::int64_t count = find_integer(object, key).value_or(0);
+  return static_cast<int>(std::clamp<std::int64_t>(count, 0, std::numeric_limits<int>::max()));
+}
+
+inline float to_float(const json::value* value) {
+  if (value == nullptr || !value->is_number()) return std::nanf("");
+  return static_cast<float>(value->to_number<double>());
+}
+
+}  // namespace hearth::wire
