@@ -71,6 +71,7 @@ class FreeDecoder final : public engine::Decoder {
   std::int64_t bytes_per_cell() const override { return 1024; }
   bool can_share_prefix() const override { return true; }
   bool saves_all_positions() const override { return true; }
+  void use_adapter(const engine::Adapter*) override {}
   Result<void> decode(std::span<const engine::BatchToken> batch) override {
     keep(batch);
     return {};

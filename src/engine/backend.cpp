@@ -74,6 +74,11 @@ std::string LogCapture::errors(std::string otherwise) const {
   return otherwise;
 }
 
+Mutex& adapter_list() {
+  static Mutex mutex;
+  return mutex;
+}
+
 Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int threads) {
   start_backend();
   if (threads <= 0) {

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "base/mutex.h"
 #include "base/result.h"
 
 struct llama_context;
@@ -28,6 +29,10 @@ class LogCapture {
   std::string text_;
   std::string* outer_;
 };
+
+// llama.cpp keeps the adapters of a model in a list without a lock: loading and freeing one writes it; making a context, and the first decode
+// after its adapter has changed, read it. All of these hold this.
+Mutex& adapter_list();
 
 // ggml's compute threads. Without one attached, every graph would start and join threads of its own.
 class ThreadPool {

@@ -25,6 +25,17 @@ struct BatchToken {
   bool output = false;  // compute logits for this row
 };
 
+// A LoRA adapter, loaded for one decoder's model. Whoever uses it holds it.
+struct Adapter {
+  explicit Adapter(std::uint64_t number) : id(number) {}
+  virtual ~Adapter() = default;
+  Adapter(const Adapter&) = delete;
+  Adapter& operator=(const Adapter&) = delete;
+  const std::uint64_t id;  // from 1, never given to another
+};
+using AdapterPtr = std::shared_ptr<const Adapter>;  // null: the model alone
+inline std::uint64_t id_of(const AdapterPtr& adapter) { return adapter ? adapter->id : 0; }
+
 struct SampledToken {
   Token token = 0;
   bool end = false;  // an end-of-generation token: its text is not part of the answer
@@ -55,6 +66,8 @@ class Decoder {
   // Whether save() keeps every position of a sequence; not so with sliding-window attention, where only what the end can still see is kept.
   virtual bool saves_all_positions() const = 0;
 
+  // What every decode() from here on computes with: the model and `adapter`, or the model alone. Costs some milliseconds where it changes.
+  virtual void use_adapter(const Adapter* adapter) = 0;
   // Runs the batch. On failure nothing of the batch stays in the KV memory.
   virtual Result<void> decode(std::span<const BatchToken> batch) = 0;
   // Makes positions [begin, end) of `from` also belong to `to`, without copying cells.

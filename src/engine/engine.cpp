@@ -161,7 +161,10 @@ class PooledContext {
     LogCapture log;
     context_.reset();
     capacity_ = 0;
-    context_.reset(llama_init_from_model(model_, params));
+    {
+      const MutexLock lock(adapter_list());
+      context_.reset(llama_init_from_model(model_, params));
+    }
     if (!context_)
       return internal_error("no context for " + std::to_string(tokens) + " tokens: " + log.errors("llama.cpp gives no reason"));
     threads_.attach(context_.get());
@@ -582,7 +585,7 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
       generation.samplers.back().seed += static_cast<std::uint32_t>(first + c);  // or every choice would be the same
     }
     generation.stop = request.sampling.stop;
-    generation.stop.insert(generation.stop.end(), rendered.stop.begin(), rendered.stop.end());
+    generation.template_stop = rendered.stop;
     generation.top_logprobs = request.top_logprobs.value_or(-1);
     generation.echo_logprobs = score_echo;
     generation.priority = request.priority;

@@ -299,7 +299,11 @@ Result<std::unique_ptr<LlamaDecoder>> LlamaDecoder::create(llama_model* model, c
   params.swa_full = true;    // sliding-window layers keep all cells: a shared prefix must not have been forgotten
   params.no_perf = true;
   LogCapture log;
-  llama_context* context = llama_init_from_model(model, params);
+  llama_context* context = nullptr;
+  {
+    const MutexLock lock(adapter_list());
+    context = llama_init_from_model(model, params);
+  }
   if (!context) {
     return Error{ErrorCode::io, "a context of " + std::to_string(options.context) + " tokens could not be created: " +
                                     log.errors("llama.cpp gives no reason") + ". Try a smaller context or another kv_type"};
@@ -330,6 +334,24 @@ Result<void> LlamaDecoder::measure() {
   return {};
 }
 
+void LlamaDecoder::use_adapter(const Adapter* adapter) {
+  const auto* const lora = static_cast<const LlamaAdapter*>(adapter);
+  std::shared_ptr<llama_adapter_lora> weights = lora ? lora->weights : nullptr;
+  llama_adapter_lora* pointer = weights.get();
+  float scale = lora ? lora->scale : 0;
+  llama_set_adapters_lora(context_, lora ? &pointer : nullptr, lora ? 1 : 0, lora ? &scale : nullptr);
+  adapter_changed_ = true;
+  adapter_ = std::move(weights);  // the context has let go of the one before
+}
+
+int LlamaDecoder::compute(const llama_batch& batch) {
+  if (!adapter_changed_) return llama_decode(context_, batch);
+  const MutexLock lock(adapter_list());
+  const int rc = llama_decode(context_, batch);
+  adapter_changed_ = false;
+  return rc;
+}
+
 Result<void> LlamaDecoder::decode(std::span<const BatchToken> batch) {
   if (batch.empty()) return {};
   if (batch.size() > static_cast<std::size_t>(max_batch_)) {
@@ -352,7 +374,14 @@ Result<void> LlamaDecoder::decode(std::span<const BatchToken> batch) {
                    .seq_id = seq_list_.data(),
                    .logits = output_.data()};
   LogCapture log;
-  int rc = llama_decode(context_, rows);
+  int rc = 0;
+  std::string thrown = "no reason given";
+  try {
+    rc = compute(rows);
+  } catch (const std::exception& e) {  // no memory for the graphs of another adapter
+    rc = -3;
+    thrown = e.what();
+  }
   if (rc == 0) return {};
   if (rc == 2 || rc < -1) {
     // Only here may earlier parts of the batch have stayed in the memory.
@@ -369,7 +398,7 @@ Result<void> LlamaDecoder::decode(std::span<const BatchToken> batch) {
     case 1: return Error{ErrorCode::overloaded, "the KV cache has no room for " + std::to_string(n) + " more tokens"};
     case 2: return internal_error("the computation was aborted");
     case -1: return internal_error("llama.cpp refused the batch: " + log.errors("no reason given"));
-    default: return internal_error("the computation failed (" + std::to_string(rc) + "): " + log.errors("no reason given"));
+    default: return internal_error("the computation failed (" + std::to_string(rc) + "): " + log.errors(thrown));
   }
 }
 

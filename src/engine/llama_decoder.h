@@ -10,11 +10,21 @@
 #include "engine/decoder.h"
 #include "engine/sampling.h"
 
+struct llama_adapter_lora;
+struct llama_batch;
 struct llama_model;
 struct llama_context;
 struct llama_vocab;
 
 namespace hearth::engine {
+
+// What LlamaDecoder::use_adapter takes. The weights live on while a context computes with them, even when nobody uses the adapter any more.
+struct LlamaAdapter final : Adapter {
+  LlamaAdapter(std::uint64_t number, std::shared_ptr<llama_adapter_lora> loaded, float factor)
+      : Adapter(number), weights(std::move(loaded)), scale(factor) {}
+  const std::shared_ptr<llama_adapter_lora> weights;
+  const float scale;
+};
 
 struct LlamaDecoderOptions {
   int context = 0;     // KV cells in all; llama.cpp rounds up to a multiple of 256
@@ -38,6 +48,7 @@ class LlamaDecoder final : public Decoder {
   bool can_share_prefix() const override { return can_share_; }
   bool saves_all_positions() const override { return saves_all_; }
 
+  void use_adapter(const Adapter* adapter) override;
   Result<void> decode(std::span<const BatchToken> batch) override;
   void share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) override;
   void remove(SeqId seq, std::int32_t begin, std::int32_t end) override;
@@ -52,6 +63,7 @@ class LlamaDecoder final : public Decoder {
  private:
   LlamaDecoder(llama_model* model, llama_context* context);
   Result<void> measure();
+  int compute(const llama_batch& batch);
 
   llama_model* model_;
   const llama_vocab* vocab_;
@@ -60,6 +72,8 @@ class LlamaDecoder final : public Decoder {
   std::int64_t bytes_per_cell_ = 0;
   bool can_share_ = false;
   bool saves_all_ = false;
+  std::shared_ptr<llama_adapter_lora> adapter_;  // in use
+  bool adapter_changed_ = false;
   // llama_batch as columns, kept between calls.
   std::vector<std::int32_t> token_, pos_, seq_, seq_count_;
   std::vector<std::int32_t*> seq_list_;

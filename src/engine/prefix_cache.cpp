@@ -6,8 +6,8 @@
 namespace hearth::engine {
 
 struct PrefixCache::Node {
-  std::vector<Token> edge;  // tokens from the parent to here; empty only for the root
-  Node* parent = nullptr;
+  std::vector<Token> edge;  // tokens from the parent to here; empty only for a root
+  Node* parent = nullptr;   // null only for a root
   std::map<Token, std::unique_ptr<Node>> children;
   bool resident = true;
   std::vector<std::uint8_t> saved;  // parked: the KV of the edge
@@ -19,6 +19,11 @@ struct PrefixCache::Node {
   bool has_resident_child() const {
     return std::any_of(children.begin(), children.end(), [](const auto& child) { return child.second->resident; });
   }
+};
+
+struct PrefixCache::Tree {
+  std::unique_ptr<Node> root = std::make_unique<Node>();
+  std::weak_ptr<const Adapter> adapter;  // empty for the model alone
 };
 
 namespace {
@@ -56,14 +61,25 @@ PrefixCache::PrefixCache(Decoder& decoder, SequencePool& pool, std::int64_t idle
       limit_(idle_bytes),
       cell_bytes_(std::max<std::int64_t>(1, decoder.bytes_per_cell())),
       parks_(idle_bytes > 0 && decoder.can_share_prefix() && decoder.saves_all_positions()),
-      scratch_(parks_ ? pool.take() : -1),
-      root_(std::make_unique<Node>()) {}
+      scratch_(parks_ ? pool.take() : -1) {}
 PrefixCache::~PrefixCache() = default;
 
-int PrefixCache::pinned_match(std::span<const Token> tokens) const {
-  const Node* node = root_.get();
+// Null where nothing was computed under this adapter yet.
+const PrefixCache::Node* PrefixCache::root(const AdapterPtr& adapter) const {
+  const auto tree = trees_.find(id_of(adapter));
+  return tree == trees_.end() ? nullptr : tree->second.root.get();
+}
+
+PrefixCache::Node* PrefixCache::make_root(const AdapterPtr& adapter) {
+  const auto [tree, fresh] = trees_.try_emplace(id_of(adapter));
+  if (fresh) tree->second.adapter = adapter;
+  return tree->second.root.get();
+}
+
+int PrefixCache::pinned_match(const AdapterPtr& adapter, std::span<const Token> tokens) const {
+  const Node* node = root(adapter);
   int matched = 0;
-  while (matched < static_cast<int>(tokens.size())) {
+  while (node != nullptr && matched < static_cast<int>(tokens.size())) {
     const auto rest = tokens.subspan(static_cast<std::size_t>(matched));
     const auto child = node->children.find(rest.front());
     if (child == node->children.end() || child->second->pins == 0) break;
@@ -75,8 +91,8 @@ int PrefixCache::pinned_match(std::span<const Token> tokens) const {
   return matched;
 }
 
-PrefixCache::Pin PrefixCache::acquire(std::span<const Token> tokens, SeqId seq, int unused) {
-  Node* node = root_.get();
+PrefixCache::Pin PrefixCache::acquire(const AdapterPtr& adapter, std::span<const Token> tokens, SeqId seq, int unused) {
+  Node* node = make_root(adapter);
   int matched = 0;
   while (matched < static_cast<int>(tokens.size())) {
     const auto rest = tokens.subspan(static_cast<std::size_t>(matched));
@@ -99,15 +115,15 @@ PrefixCache::Pin PrefixCache::acquire(std::span<const Token> tokens, SeqId seq, 
   return {node, matched};
 }
 
-PrefixCache::Pin PrefixCache::insert(std::span<const Token> tokens, SeqId seq, Pin pin) {
+PrefixCache::Pin PrefixCache::insert(const AdapterPtr& adapter, std::span<const Token> tokens, SeqId seq, Pin pin) {
   if (static_cast<int>(tokens.size()) == pin.tokens) return pin;
   SeqId own = pool_.take();
   while (own < 0) {
     if (!evict_sequence()) return pin;
     own = pool_.take();
   }
-  int covered = 0;
-  Node* node = follow(tokens, seq, pin, covered);
+  int covered = pin.tokens;
+  Node* node = follow(pin.node != nullptr ? pin.node : make_root(adapter), tokens, seq, covered);
   const int total = static_cast<int>(tokens.size());
   if (covered < total) node = add_leaf(node, tokens.subspan(static_cast<std::size_t>(covered)));
   if (any_sequence(node) < 0) {
@@ -122,11 +138,11 @@ PrefixCache::Pin PrefixCache::insert(std::span<const Token> tokens, SeqId seq, P
   return {node, total};
 }
 
-void PrefixCache::insert_and_release(std::span<const Token> tokens, SeqId seq, Pin pin) {
-  int covered = 0;
-  Node* node = follow(tokens, seq, pin, covered);
+void PrefixCache::insert_and_release(const AdapterPtr& adapter, std::span<const Token> tokens, SeqId seq, Pin pin) {
+  int covered = pin.tokens;
+  Node* node = follow(pin.node != nullptr ? pin.node : make_root(adapter), tokens, seq, covered);
   if (covered < static_cast<int>(tokens.size())) node = add_leaf(node, tokens.subspan(static_cast<std::size_t>(covered)));
-  if (node != root_.get() && any_sequence(node) < 0) {
+  if (node->parent != nullptr && any_sequence(node) < 0) {
     settle(node, seq);
   } else {
     decoder_.remove(seq, 0, -1);
@@ -140,13 +156,12 @@ void PrefixCache::release(Pin pin) {
   if (pin.node != nullptr) unpin_path(pin.node);
 }
 
-// Follows `tokens` from `from` as far as the tree goes, for a sequence that holds the KV of them all. Where a resident node has cells for tokens
-// that `seq` holds cells of its own for, the node's replace them; a parked node takes over the sequence's cells. Returns the node reached;
-// `covered` is its depth. A node that took over cells has no covering sequence yet.
-PrefixCache::Node* PrefixCache::follow(std::span<const Token> tokens, SeqId seq, Pin from, int& covered) {
-  Node* node = from.node != nullptr ? from.node : root_.get();
+// Follows `tokens` from `node`, whose depth is `covered`, as far as the tree goes, for a sequence that holds the KV of them all. Where a resident
+// node has cells for tokens that `seq` holds cells of its own for, the node's replace them; a parked node takes over the sequence's cells.
+// Returns the node reached; `covered` becomes its depth. A node that took over cells has no covering sequence yet.
+PrefixCache::Node* PrefixCache::follow(Node* node, std::span<const Token> tokens, SeqId seq, int& covered) {
+  const int start = covered;
   Node* shared = node;  // the last node whose cells were there before
-  covered = from.tokens;
   int shared_end = covered;
   while (covered < static_cast<int>(tokens.size())) {
     const auto rest = tokens.subspan(static_cast<std::size_t>(covered));
@@ -173,9 +188,9 @@ PrefixCache::Node* PrefixCache::follow(std::span<const Token> tokens, SeqId seq,
     shared = node;
     shared_end = covered;
   }
-  if (shared_end > from.tokens) {
-    decoder_.remove(seq, from.tokens, shared_end);
-    decoder_.share(any_sequence(shared), seq, from.tokens, shared_end);
+  if (shared_end > start) {
+    decoder_.remove(seq, start, shared_end);
+    decoder_.share(any_sequence(shared), seq, start, shared_end);
   }
   return node;
 }
@@ -296,7 +311,7 @@ void PrefixCache::leave_cells(Node* leaf) {
   std::erase(leaves_, leaf);
   cells_ -= leaf->length();
   Node* const parent = leaf->parent;
-  if (parent != root_.get() && !parent->has_resident_child()) {
+  if (parent->parent != nullptr && !parent->has_resident_child()) {
     decoder_.remove(seq, start, -1);
     parent->seq = seq;
     leaves_.push_back(parent);
@@ -306,7 +321,7 @@ void PrefixCache::leave_cells(Node* leaf) {
   }
 }
 
-// Removes a node with everything below it: a resident leaf or a parked node; what is below either is parked.
+// Removes an unpinned node with everything below it.
 void PrefixCache::drop(Node* node) {
   while (!node->children.empty()) drop(node->children.begin()->second.get());
   if (node->resident) {
@@ -334,6 +349,18 @@ void PrefixCache::trim() {
   }
 }
 
+void PrefixCache::drop_unloaded() {
+  for (auto tree = trees_.begin(); tree != trees_.end();) {
+    auto& children = tree->second.root->children;
+    if (tree->first == 0 || !tree->second.adapter.expired()) {
+      ++tree;
+      continue;
+    }
+    while (!children.empty()) drop(children.begin()->second.get());
+    tree = trees_.erase(tree);
+  }
+}
+
 std::int64_t PrefixCache::idle_bytes() const { return unpinned_cells() * cell_bytes_ + parked_bytes_; }
 
 PrefixCache::Node* PrefixCache::oldest_leaf() const {
@@ -345,13 +372,13 @@ PrefixCache::Node* PrefixCache::oldest_parked() const {
 }
 
 void PrefixCache::pin_path(Node* node) {
-  for (; node != root_.get(); node = node->parent) {
+  for (; node->parent != nullptr; node = node->parent) {
     if (node->pins++ == 0) pinned_ += node->length();
   }
 }
 
 void PrefixCache::unpin_path(Node* node) {
-  for (; node != root_.get(); node = node->parent) {
+  for (; node->parent != nullptr; node = node->parent) {
     if (--node->pins == 0) pinned_ -= node->length();
   }
 }

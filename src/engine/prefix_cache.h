@@ -1,9 +1,9 @@
 // Requests begin alike: the same system prompt, the same tools, the conversation so far. The prefix cache keeps the KV of what was already computed
-// and hands it to the next request that starts with the same tokens, whoever sent it. It is a radix tree over tokens; every node owns the KV of
-// its edge, either resident in the decoder's cells or parked as bytes in host memory. Idle resident cells cost every running sequence time,
+// and hands it to the next request that starts with the same tokens, whoever sent it. It is a radix tree over tokens for each adapter, because keys
+// and values computed under one are wrong under any other; every node owns the KV of its edge, either resident in the decoder's cells or parked as bytes in host memory. Idle resident cells cost every running sequence time,
 // because attention passes over all cells in use; so idle prefixes are parked while others run, and come back by a copy instead of a computation.
 //
-// Resident nodes form a tree of their own at the root. Its leaves hold a decoder sequence that covers the whole path from the root; inner nodes are
+// Resident nodes form a tree of their own at each root. Its leaves hold a decoder sequence that covers the whole path from the root; inner nodes are
 // covered by any leaf below them. Paths in use by running sequences are pinned and stay resident. Of the rest the least recently used goes first.
 // Not thread-safe: belongs to the scheduler's thread.
 #pragma once
@@ -46,16 +46,16 @@ class PrefixCache {
   };
 
   // Of the longest cached prefix of `tokens`, the cells that running sequences have pinned: using them costs no cell.
-  int pinned_match(std::span<const Token> tokens) const;
+  int pinned_match(const AdapterPtr& adapter, std::span<const Token> tokens) const;
   // Pins the longest cached prefix and lends its cells to `seq`, which must be empty. Parked parts are made resident first, as far as `unused`
   // empty cells and what can be evicted suffice.
-  Pin acquire(std::span<const Token> tokens, SeqId seq, int unused);
+  Pin acquire(const AdapterPtr& adapter, std::span<const Token> tokens, SeqId seq, int unused);
   // `seq` holds the KV of all `tokens`, of which the first pin.tokens came from `pin`. Moves the rest into the tree (cells that the tree has
   // already are folded into its own) and pins the whole path instead. `seq` goes on owning nothing but its view. When no sequence id is left for
   // a new leaf even after eviction, the tree stays as it is and `pin` is returned unchanged.
-  Pin insert(std::span<const Token> tokens, SeqId seq, Pin pin);
+  Pin insert(const AdapterPtr& adapter, std::span<const Token> tokens, SeqId seq, Pin pin);
   // Like insert for a sequence that is done: `seq` itself becomes the leaf or is given back to the pool, and nothing stays pinned.
-  void insert_and_release(std::span<const Token> tokens, SeqId seq, Pin pin);
+  void insert_and_release(const AdapterPtr& adapter, std::span<const Token> tokens, SeqId seq, Pin pin);
   void release(Pin pin);
 
   // Frees at least `cells` unpinned cells, or all there are, parking their KV where that is possible. Returns how many.
@@ -66,6 +66,8 @@ class PrefixCache {
   bool parks() const { return parks_; }
   // Drops what exceeds the limit for idle KV.
   void trim();
+  // Drops the prefixes of adapters that nobody holds any more: they can never be asked for again.
+  void drop_unloaded();
 
   int cells() const { return cells_; }  // resident
   int pinned_cells() const { return pinned_; }
@@ -73,10 +75,14 @@ class PrefixCache {
   std::int64_t parked_bytes() const { return parked_bytes_; }
 
  private:
+  struct Tree;
+
+  const Node* root(const AdapterPtr& adapter) const;
+  Node* make_root(const AdapterPtr& adapter);
   Node* split(Node* node, int at);
   Node* add_leaf(Node* node, std::span<const Token> edge);
   void settle(Node* end, SeqId own);
-  Node* follow(std::span<const Token> tokens, SeqId seq, Pin from, int& covered);
+  Node* follow(Node* from, std::span<const Token> tokens, SeqId seq, int& covered);
   bool make_resident(Node* node, int& unused);
   bool park(Node* leaf);
   void leave_cells(Node* leaf);
@@ -95,9 +101,9 @@ class PrefixCache {
   const std::int64_t limit_;
   const std::int64_t cell_bytes_;
   const bool parks_;
-  SeqId scratch_;  // holds one edge alone while it is saved
-  std::unique_ptr<Node> root_;
-  std::vector<Node*> leaves_;  // resident, without resident children
+  SeqId scratch_;                        // holds one edge alone while it is saved
+  std::map<std::uint64_t, Tree> trees_;  // by adapter id
+  std::vector<Node*> leaves_;            // resident, without resident children
   std::vector<Node*> parked_;
   int cells_ = 0;
   int pinned_ = 0;

@@ -2,7 +2,7 @@
 // are starting, within a token budget that keeps ticks short while anybody is streaming. Two queue classes (interactive before background),
 // deficit round-robin between tenants inside each; admission by KV cells (prompt + wanted tokens); a bounded queue; background sequences are
 // parked in host memory when interactive work needs their cells, and resumed without recomputation. A prefix cache shares KV cells between
-// requests that begin alike.
+// requests that begin alike. Sequences with the same adapter run together; where there are several adapters, they take turns.
 #pragma once
 
 #include <atomic>
@@ -33,6 +33,8 @@ struct SchedulerOptions {
   int open_ended_reserve = 512;                             // cells reserved at first for a request without max_tokens; grows as it goes
   int quantum = 512;                                        // deficit round-robin: tokens a tenant earns per turn
   std::size_t sink_backlog = 256;                           // tokens a slow reader may leave unread before its sequence pauses
+  // How long one adapter's sequences run before those of the next get their turn, when both have work. A switch costs several milliseconds.
+  std::chrono::milliseconds adapter_slice{100};
   std::chrono::milliseconds background_patience{
       30'000};  // a background request that waited this long counts as interactive: nothing starves
 };
@@ -44,6 +46,7 @@ struct SequenceDelta {
   std::vector<chat::TokenInfo> tokens;  // when asked for
   int token_count = 0;                  // tokens sampled, end-of-generation included
   std::optional<chat::FinishReason> finished;
+  std::string stop_sequence;  // finished: the one of Generation::stop that ended it
 };
 
 // Receives a request's progress, on the scheduler's thread: implementations hand over to their own loop and return at once.
@@ -64,7 +67,9 @@ struct Generation {
   int choices = 1;
   std::optional<int> max_tokens;      // per choice; empty = until the model ends or the context is full
   std::vector<SamplerSpec> samplers;  // one per choice
-  std::vector<std::string> stop;
+  AdapterPtr adapter;                 // null = the model alone
+  std::vector<std::string> stop;      // the request's own
+  std::vector<std::string> template_stop;
   int top_logprobs = -1;       // -1 = no TokenInfo
   bool echo_logprobs = false;  // score the prompt: TokenInfo for each prompt token after the first, as choice 0's first delta
   chat::Priority priority = chat::Priority::interactive;
@@ -106,6 +111,8 @@ struct SchedulerStats {
   std::int64_t prefix_parked_bytes = 0;                   // idle prefixes in host memory
   std::int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   std::int64_t parks = 0, resumes = 0, preempted_bytes = 0;
+  int adapters = 0;  // loaded
+  std::int64_t adapter_bytes = 0, adapter_loads = 0, adapter_switches = 0;
   std::int64_t cancelled = 0, failed = 0, finished = 0, refused = 0;
   bool busy = false;                        // has work
   std::chrono::milliseconds since_tick{0};  // age of the heartbeat; with busy, a large one means the decoder hangs

@@ -40,7 +40,7 @@ struct SchedulerCore::Sequence {
   SeqId seq = -1;
   PrefixCache::Pin pin;
   std::unique_ptr<Sampler> sampler;
-  TextStream text;
+  TextStream text;        // stops at the request's own strings and, after them in the list, the template's
   std::set<Token> shown;  // special tokens the output parser must see
   std::vector<std::uint8_t> saved;
   TimePoint waiting_since;
@@ -49,7 +49,12 @@ struct SchedulerCore::Sequence {
   bool done = false;
 
   explicit Sequence(std::shared_ptr<Request> owner, int index)
-      : request(std::move(owner)), choice(index), tokens(request->generation.prompt), text(request->generation.stop) {}
+      : request(std::move(owner)), choice(index), tokens(request->generation.prompt), text(stops(request->generation)) {}
+  static std::vector<std::string> stops(const Generation& generation) {
+    std::vector<std::string> all = generation.stop;
+    all.insert(all.end(), generation.template_stop.begin(), generation.template_stop.end());
+    return all;
+  }
   const Generation& generation() const { return request->generation; }
   int prompt_size() const { return static_cast<int>(generation().prompt.size()); }
   int size() const { return static_cast<int>(tokens.size()); }
@@ -57,6 +62,7 @@ struct SchedulerCore::Sequence {
   bool streaming() const { return generated > 0 && remaining() == 1; }
   int promised() const { return std::max(reserved, size()); }  // cells it has or may still take
   int own_cells() const { return computed - pin.tokens; }
+  std::uint64_t adapter() const { return id_of(generation().adapter); }
   bool reader_behind(std::size_t limit) const { return generation().sink->backlog() > limit; }
 };
 
@@ -115,15 +121,17 @@ bool SchedulerCore::tick() {
   ++stats_.ticks;
   drop_lost();
   admit();
+  cache_.drop_unloaded();
   park_idle_prefixes();
   reserve_growth();
+  const bool switched = choose_adapter();
   build_batch();
   if (batch_.empty()) return false;
   const TimePoint begin = clock_.now();
   if (decode_batch()) {
     const double ms = milliseconds(clock_.now() - begin) / static_cast<double>(batch_.size());
-    // Small batches are dominated by reading the weights once; they would make prefill look dearer than it is.
-    if (batch_.size() >= smallest_chunk_beside_streams) ms_per_row_ += (ms - ms_per_row_) * (ms_per_row_ == 0 ? 1 : smoothing);
+    // Small batches are dominated by reading the weights once, the first after a switch by that: both would make prefill look dearer than it is.
+    if (batch_.size() >= smallest_chunk_beside_streams && !switched) ms_per_row_ += (ms - ms_per_row_) * (ms_per_row_ == 0 ? 1 : smoothing);
   }
   for (auto& sequence : running_) {
     if (sequence->rows > 0 && !sequence->request->over) deliver(*sequence);
@@ -183,7 +191,7 @@ void SchedulerCore::make_unused(int cells) {
 bool SchedulerCore::fits(const Sequence& sequence) const {
   int need = sequence.promised();
   if (sequence.saved.empty() && can_share_ && !sequence.generation().echo_logprobs) {
-    need -= cache_.pinned_match(std::span(sequence.tokens).first(sequence.tokens.size() - 1));
+    need -= cache_.pinned_match(sequence.generation().adapter, std::span(sequence.tokens).first(sequence.tokens.size() - 1));
   }
   return need <= free_cells();
 }
@@ -295,7 +303,7 @@ bool SchedulerCore::start(SequencePtr& sequence) {
     s.computed = 0;
   }
   if (can_share_ && !s.generation().echo_logprobs) {
-    s.pin = cache_.acquire(std::span(s.tokens).first(s.tokens.size() - 1), s.seq, total_cells_ - used_cells());
+    s.pin = cache_.acquire(s.generation().adapter, std::span(s.tokens).first(s.tokens.size() - 1), s.seq, total_cells_ - used_cells());
     s.computed = s.pin.tokens;
   }
   return true;
@@ -344,11 +352,10 @@ void SchedulerCore::reserve_growth() {
   }
 }
 
-int SchedulerCore::prefill_budget(int decode_rows) const {
+int SchedulerCore::prefill_budget(int decode_rows, bool beside_streams) const {
   const int rows = std::min(options_.batch_tokens, decoder_.max_batch()) - decode_rows;
   if (ms_per_row_ <= 0) return rows;
   // Larger chunks compute a prompt faster; smaller ones bound how long whoever streams, or arrives meanwhile, has to wait.
-  const bool beside_streams = decode_rows > 0;
   const auto target = static_cast<double>((beside_streams ? options_.tick_target : options_.tick_target_alone).count());
   const int in_time = static_cast<int>(target / ms_per_row_) - decode_rows;
   return std::min(rows, std::max(in_time, beside_streams ? smallest_chunk_beside_streams : smallest_chunk_alone));
@@ -363,13 +370,41 @@ void SchedulerCore::add_rows(Sequence& sequence) {
   }
 }
 
+// The decoder computes with one adapter at a time and takes long to change it. So those that have work take turns, round robin: each runs for its
+// slice, or until it has nothing left to do, and with n of them none waits longer than n - 1 slices and their last ticks. True when it changed.
+bool SchedulerCore::choose_adapter() {
+  const auto has_work = [&](std::uint64_t id) {
+    return std::any_of(running_.begin(), running_.end(),
+                       [&](const SequencePtr& s) { return s->adapter() == id && !s->reader_behind(options_.sink_backlog); });
+  };
+  std::erase_if(turns_, [&](std::uint64_t id) { return !has_work(id); });
+  for (const auto& s : running_) {
+    if (std::find(turns_.begin(), turns_.end(), s->adapter()) == turns_.end() && has_work(s->adapter())) turns_.push_back(s->adapter());
+  }
+  if (turns_.empty()) return false;
+  if (turns_.size() > 1 && turns_.front() == attached_ && clock_.now() - attached_since_ >= options_.adapter_slice) {
+    turns_.push_back(turns_.front());
+    turns_.pop_front();
+  }
+  if (turns_.front() == attached_) return false;
+  attached_ = turns_.front();
+  attached_since_ = clock_.now();
+  const auto user = std::find_if(running_.begin(), running_.end(), [this](const SequencePtr& s) { return s->adapter() == attached_; });
+  decoder_.use_adapter((*user)->generation().adapter.get());
+  ++stats_.adapter_switches;
+  return true;
+}
+
 void SchedulerCore::build_batch() {
   batch_.clear();
   const int limit = std::min(options_.batch_tokens, decoder_.max_batch());
+  bool streams = false;  // of any adapter: those of the others wait for this tick too
   std::vector<Sequence*> starting;
   for (auto& sequence : running_) {
     sequence->rows = 0;
     if (sequence->reader_behind(options_.sink_backlog)) continue;
+    streams = streams || sequence->streaming();
+    if (sequence->adapter() != attached_) continue;
     if (!sequence->streaming()) {
       starting.push_back(sequence.get());
     } else if (static_cast<int>(batch_.size()) < limit) {
@@ -378,7 +413,7 @@ void SchedulerCore::build_batch() {
     }
   }
   if (!starting.empty()) {
-    int budget = prefill_budget(static_cast<int>(batch_.size()));
+    int budget = prefill_budget(static_cast<int>(batch_.size()), streams);
     // Half of the budget goes to whoever needs least to start streaming, the other half to who came first, so that a long prompt advances in
     // every tick. Few prompts at a time: attention passes over the cells of all that have begun.
     const auto spend = [&](int share, auto rank) {
@@ -472,7 +507,7 @@ void SchedulerCore::announce(const Sequence& s) {
 void SchedulerCore::prompt_done(Sequence& s) {
   Request& request = *s.request;
   stats_.prompt_tokens += s.prompt_size();
-  if (can_share_) s.pin = cache_.insert(s.generation().prompt, s.seq, s.pin);
+  if (can_share_) s.pin = cache_.insert(s.generation().adapter, s.generation().prompt, s.seq, s.pin);
   if (s.choice != 0) return;
   for (int c = request.generation.choices - 1; c > 0; --c) {
     auto sibling = std::make_unique<Sequence>(s.request, c);
@@ -520,8 +555,9 @@ void SchedulerCore::deliver(Sequence& s) {
         info = s.sampler->info(row, token, generation.top_logprobs);
         info->choice = s.choice;
       }
-      if (append(s.text.push(decoder_.piece(token, s.shown.contains(token)), info ? &*info : nullptr))) {
+      if (const auto stop = append(s.text.push(decoder_.piece(token, s.shown.contains(token)), info ? &*info : nullptr))) {
         delta.finished = chat::FinishReason::stop;
+        if (*stop < generation.stop.size()) delta.stop_sequence = generation.stop[*stop];
       } else if ((generation.max_tokens && s.generated >= *generation.max_tokens) || s.size() >= max_request_tokens_) {
         append(s.text.finish());
         delta.finished = chat::FinishReason::length;
@@ -542,7 +578,7 @@ void SchedulerCore::deliver(Sequence& s) {
 void SchedulerCore::retire(Sequence& s) {
   if (s.seq < 0) return;
   if (can_share_ && s.computed > 0) {
-    cache_.insert_and_release(std::span(s.tokens).first(static_cast<std::size_t>(s.computed)), s.seq, s.pin);
+    cache_.insert_and_release(s.generation().adapter, std::span(s.tokens).first(static_cast<std::size_t>(s.computed)), s.seq, s.pin);
   } else {
     decoder_.remove(s.seq, 0, -1);
     pool_.give_back(s.seq);

@@ -53,6 +53,7 @@ class SchedulerCore {
   void park(Sequence& sequence);
   Sequence* youngest_running(bool background_only);
   void reserve_growth();
+  bool choose_adapter();
   void build_batch();
   void add_rows(Sequence& sequence);
   bool decode_batch();
@@ -64,7 +65,7 @@ class SchedulerCore {
   void retire(Sequence& sequence);  // gives its KV to the cache and its sequence id back
   void remove_finished();
   void park_idle_prefixes();
-  int prefill_budget(int decode_rows) const;
+  int prefill_budget(int decode_rows, bool beside_streams) const;
 
   Decoder& decoder_;
   const SchedulerOptions options_;
@@ -79,6 +80,10 @@ class SchedulerCore {
   std::deque<SequencePtr> parked_interactive_, parked_background_;  // oldest first
   std::vector<SequencePtr> running_;                                // oldest first
   std::vector<BatchToken> batch_;
+  // Ids only: an adapter that is merely attached, or was, is not in use.
+  std::deque<std::uint64_t> turns_;  // adapters with work, in the order of their turns; the first runs
+  std::uint64_t attached_ = 0;       // what the decoder computes with
+  TimePoint attached_since_;
   std::uint64_t admissions_ = 0;
   std::int64_t parked_bytes_ = 0;
   double ms_per_row_ = 0;         // running mean cost of a batch row

@@ -42,15 +42,17 @@ TextStream::Released TextStream::push(std::string_view piece, const chat::TokenI
 
   Released out;
   std::size_t found = std::string::npos;
-  for (const auto& stop : stop_) {
-    const std::size_t from = old >= stop.size() ? old - stop.size() + 1 : 0;
-    found = std::min(found, held_.find(stop, from));
+  for (std::size_t i = 0; i < stop_.size(); ++i) {
+    const std::size_t from = old >= stop_[i].size() ? old - stop_[i].size() + 1 : 0;
+    const std::size_t at = held_.find(stop_[i], from);
+    if (at >= found) continue;
+    found = at;
+    out.stopped = i;
   }
   if (found != std::string::npos) {
     std::erase_if(pending_, [&](const Pending& p) { return p.start >= released_ + found; });
     release(found, out);
     held_.clear();
-    out.stopped = true;
     return out;
   }
   std::size_t hold = 0;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <deque>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,7 +20,8 @@ class TextStream {
   struct Released {
     std::string text;
     std::vector<chat::TokenInfo> tokens;  // those whose text starts within what has been released
-    bool stopped = false;                 // a stop string was found: the answer is complete
+    // The stop string that was found, by its place in the list: the answer is complete.
+    std::optional<std::size_t> stopped;
   };
   // One token's piece, with its info if wanted.
   Released push(std::string_view piece, const chat::TokenInfo* info = nullptr);

@@ -22,6 +22,10 @@ void each_field(Stats& stats, Visit visit) {
   visit("parks", stats.parks);
   visit("resumes", stats.resumes);
   visit("preempted_bytes", stats.preempted_bytes);
+  visit("adapters", stats.adapters);
+  visit("adapter_bytes", stats.adapter_bytes);
+  visit("adapter_loads", stats.adapter_loads);
+  visit("adapter_switches", stats.adapter_switches);
   visit("cancelled", stats.cancelled);
   visit("failed", stats.failed);
   visit("finished", stats.finished);

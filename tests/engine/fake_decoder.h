@@ -1,5 +1,6 @@
 // A decoder without a model: its KV memory is a table of cells, and the next token is a pure function of the exact tokens the memory holds for a
-// sequence. Whatever the scheduler mixes up – a wrong position, a shared cell of another prefix, a bad restore – changes the tokens.
+// sequence and of the adapter each was computed under. Whatever the scheduler mixes up – a wrong position, a shared cell of another prefix or
+// adapter, a bad restore – changes the tokens.
 #pragma once
 
 #include <algorithm>
@@ -22,6 +23,9 @@ inline Token next_token(std::span<const Token> history, std::uint32_t seed) {
   return static_cast<Token>((h >> 20) % 997);
 }
 
+// What a cell holds of `token` when it is computed under an adapter.
+inline Token under(std::uint64_t adapter, Token token) { return token ^ static_cast<Token>(adapter << 20); }
+
 class FakeDecoder final : public Decoder {
  public:
   static constexpr std::size_t most_sequences = 256;
@@ -42,6 +46,7 @@ class FakeDecoder final : public Decoder {
   bool can_share_prefix() const override { return shares; }
   bool saves_all_positions() const override { return saves_all; }
 
+  void use_adapter(const Adapter* adapter) override { adapter_ = adapter == nullptr ? 0 : adapter->id; }
   Result<void> decode(std::span<const BatchToken> batch) override {
     ++decodes;
     if (batch.size() > static_cast<std::size_t>(batch_)) throw std::logic_error("batch larger than max_batch");
@@ -57,7 +62,7 @@ class FakeDecoder final : public Decoder {
       while (cells[free].holders.any()) ++free;
       if (row.pos != length(row.seq))
         throw std::logic_error("position " + std::to_string(row.pos) + " does not continue sequence " + std::to_string(row.seq));
-      cells[free] = {row.pos, row.token, {}};
+      cells[free] = {row.pos, under(adapter_, row.token), {}};
       cells[free].holders.set(static_cast<std::size_t>(row.seq));
       if (row.output) outputs_[i] = history(row.seq);
       decoded_rows.push_back(row);
@@ -161,6 +166,7 @@ class FakeDecoder final : public Decoder {
 
   int sequences_;
   int batch_;
+  std::uint64_t adapter_ = 0;
   std::vector<std::vector<Token>> outputs_;
 };
 

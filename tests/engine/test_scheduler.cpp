@@ -22,6 +22,7 @@ struct Collected final : GenerationSink {
     std::string text;
     int tokens = 0;
     std::optional<chat::FinishReason> finished;
+    std::string stop_sequence;
   };
   void on_started(int prompt, int cached_tokens) override {
     started = true;
@@ -35,6 +36,7 @@ struct Collected final : GenerationSink {
     choice.tokens += delta.token_count;
     for (auto& t : delta.tokens) infos.push_back(t);
     if (delta.finished) choice.finished = delta.finished;
+    choice.stop_sequence += delta.stop_sequence;
   }
   void on_failed(Error e) override {
     EXPECT_FALSE(error) << "failed twice";
@@ -62,12 +64,13 @@ std::vector<Token> tokens_from(int first, int count) {
 }
 
 // The answer the fake model gives when nothing ever goes wrong.
-std::string expected_text(std::vector<Token> tokens, int count, std::uint32_t seed) {
+std::string expected_text(std::vector<Token> tokens, int count, std::uint32_t seed, std::uint64_t adapter = 0) {
   std::string text;
+  for (Token& token : tokens) token = under(adapter, token);
   for (int i = 0; i < count; ++i) {
     const Token next = next_token(tokens, seed);
     text += "<" + std::to_string(next) + ">";
-    tokens.push_back(next);
+    tokens.push_back(under(adapter, next));
   }
   return text;
 }
@@ -435,6 +438,178 @@ TEST_F(SchedulerTest, CacheBudgetIsKept) {
   EXPECT_GT(core->stats().cells_cached * 8 + core->stats().prefix_parked_bytes, 0);
 }
 
+AdapterPtr adapter(std::uint64_t id) { return std::make_shared<const Adapter>(id); }
+
+TEST_F(SchedulerTest, SequencesOfSeveralAdaptersNeverMix) {
+  make(4096);
+  std::vector<Job> jobs;
+  const AdapterPtr adapters[] = {nullptr, adapter(1), adapter(2)};
+  for (int i = 0; i < 9; ++i) {
+    auto g = generation(tokens_from(1, 40 + i), 60);
+    g.adapter = adapters[i % 3];
+    jobs.push_back(add(std::move(g)));
+  }
+  run_until_idle();
+  for (int i = 0; i < 9; ++i)
+    EXPECT_EQ(jobs[static_cast<std::size_t>(i)].sink->choices[0].text,
+              expected_text(tokens_from(1, 40 + i), 60, 7, static_cast<std::uint64_t>(i % 3)))
+        << i;
+}
+
+TEST_F(SchedulerTest, EachAdapterKeepsItsPrefixesAcrossSwitches) {
+  make(8192);
+  const AdapterPtr adapters[] = {nullptr, adapter(1), adapter(2)};
+  for (int round = 0; round < 2; ++round) {
+    for (const auto& which : adapters) {
+      auto g = generation(tokens_from(1, 300), 4);
+      g.adapter = which;
+      auto job = add(std::move(g));
+      run_until_idle();
+      EXPECT_EQ(job.sink->cached, round == 0 ? 0 : 299) << "adapter " << id_of(which);
+      EXPECT_EQ(job.sink->choices[0].text, expected_text(tokens_from(1, 300), 4, 7, id_of(which)));
+    }
+  }
+}
+
+TEST_F(SchedulerTest, AnAdapterThatIsGoneTakesItsPrefixesWithIt) {
+  make(8192);
+  AdapterPtr gone = adapter(1);
+  auto g = generation(tokens_from(1, 1000), 4);
+  g.adapter = gone;
+  add(g);
+  g.adapter = adapter(2);
+  const AdapterPtr stays = g.adapter;
+  add(g);
+  run_until_idle();
+  g = {};
+  const auto held = [&] { return core->stats().cells_cached + static_cast<int>(core->stats().prefix_parked_bytes / 8); };
+  EXPECT_GT(held(), 2000);
+  EXPECT_EQ(gone.use_count(), 1) << "the scheduler holds an adapter that nobody uses";
+  gone.reset();
+  tick();
+  EXPECT_GT(held(), 1000);
+  EXPECT_LT(held(), 1010);
+}
+
+TEST_F(SchedulerTest, AdaptersTakeTurnsAndNoneWaitsLongerThanTheOthersSlices) {
+  SchedulerOptions options;
+  options.adapter_slice = 20ms;
+  make(8192, options);
+  constexpr std::size_t adapters = 4;
+  std::vector<Job> jobs;
+  for (std::size_t i = 0; i < adapters; ++i) {
+    auto g = generation(tokens_from(1000 * (static_cast<int>(i) + 1), 30), 200);
+    if (i > 0) g.adapter = adapter(i);
+    jobs.push_back(add(std::move(g)));
+  }
+  std::vector<int> seen(adapters, 0), waited(adapters, 0), longest(adapters, 0);
+  int ticks = 0;
+  for (; !core->idle() && ticks < 5000; ++ticks) {
+    tick();
+    clock.advance(1ms);
+    for (std::size_t i = 0; i < adapters; ++i) {
+      if (jobs[i].sink->over()) continue;
+      const int tokens = jobs[i].sink->choices[0].tokens;
+      waited[i] = tokens > seen[i] ? 0 : waited[i] + 1;
+      longest[i] = std::max(longest[i], waited[i]);
+      seen[i] = tokens;
+    }
+  }
+  for (std::size_t i = 0; i < adapters; ++i) {
+    EXPECT_LE(longest[i], 3 * 21) << i;
+    EXPECT_EQ(jobs[i].sink->choices[0].text, expected_text(tokens_from(1000 * (static_cast<int>(i) + 1), 30), 200, 7, i)) << i;
+  }
+  // 800 tokens in slices of 20 ticks; the first adapter's slice may be cut by the others' arrival.
+  EXPECT_LE(core->stats().adapter_switches, 800 / 20 + 1);
+  EXPECT_LE(ticks, 800 + 10) << "a turn was spent on nothing";
+}
+
+TEST_F(SchedulerTest, ANewAdapterIsNotStarvedByAStreamOfOthers) {
+  SchedulerOptions options;
+  options.adapter_slice = 10ms;
+  options.max_running = 8;
+  make(8192, options);
+  std::vector<Job> others;
+  const AdapterPtr pair[] = {nullptr, adapter(1)};
+  int next = 0;
+  const auto top_up = [&] {
+    while (core->stats().waiting + core->stats().running < 6) {
+      auto g = generation(tokens_from(1000 + 10 * next, 5), 15);
+      g.adapter = pair[next++ % 2];
+      others.push_back(add(std::move(g)));
+    }
+  };
+  for (int i = 0; i < 50; ++i) {
+    top_up();
+    tick();
+    clock.advance(1ms);
+  }
+  auto g = generation(tokens_from(1, 20), 40);
+  g.adapter = adapter(2);
+  auto job = add(std::move(g));
+  int ticks = 0;
+  for (; !job.sink->over() && ticks < 1000; ++ticks) {
+    top_up();
+    tick();
+    clock.advance(1ms);
+  }
+  // 41 ticks of its own in slices of 10, between two others' slices each.
+  EXPECT_LE(ticks, 5 * 3 * 11);
+  EXPECT_EQ(job.sink->choices[0].text, expected_text(tokens_from(1, 20), 40, 7, 2));
+}
+
+TEST_F(SchedulerTest, ASlowReaderGivesItsAdaptersTurnAway) {
+  make(4096);
+  auto g = generation(tokens_from(1, 10), 50);
+  g.adapter = adapter(1);
+  auto slow = add(std::move(g));
+  auto quick = add(generation(tokens_from(500, 10), 50));
+  for (int i = 0; i < 3; ++i) tick();
+  slow.sink->unread = 1000;
+  for (int i = 0; i < 60; ++i) tick();
+  EXPECT_TRUE(quick.sink->over());
+  EXPECT_FALSE(slow.sink->over());
+  slow.sink->unread = 0;
+  run_until_idle();
+  EXPECT_EQ(slow.sink->choices[0].text, expected_text(tokens_from(1, 10), 50, 7, 1));
+}
+
+TEST_F(SchedulerTest, APromptComputedAheadIsThereForWhateverContinuesIt) {
+  make(4096);
+  auto ahead = add(generation(tokens_from(1, 300), 0, "a", chat::Priority::background));
+  run_until_idle();
+  EXPECT_EQ(ahead.sink->choices[0].finished, chat::FinishReason::length);
+  EXPECT_EQ(ahead.sink->choices[0].text, "");
+  EXPECT_EQ(ahead.sink->choices[0].tokens, 0);
+  auto next = add(generation(tokens_from(1, 320), 5));
+  run_until_idle();
+  EXPECT_EQ(next.sink->cached, 300);
+  EXPECT_EQ(next.sink->choices[0].text, expected_text(tokens_from(1, 320), 5, 7));
+}
+
+TEST_F(SchedulerTest, TheRequestsOwnStopStringIsNamedTheTemplatesIsNot) {
+  make(1024);
+  const std::string third = "<" + std::to_string([] {
+                              auto tokens = tokens_from(1, 10);
+                              for (int i = 0; i < 2; ++i) tokens.push_back(next_token(tokens, 7));
+                              return next_token(tokens, 7);
+                            }()) +
+                            ">";
+  auto g = generation(tokens_from(1, 10), 20);
+  g.stop = {"never", third};
+  auto own = add(g);
+  g.stop = {"never"};
+  g.template_stop = {third};
+  auto foreign = add(g);
+  run_until_idle();
+  EXPECT_EQ(own.sink->choices[0].stop_sequence, third);
+  EXPECT_EQ(foreign.sink->choices[0].stop_sequence, "");
+  for (const auto& job : {own, foreign}) {
+    EXPECT_EQ(job.sink->choices[0].finished, chat::FinishReason::stop);
+    EXPECT_EQ(job.sink->choices[0].text, expected_text(tokens_from(1, 10), 2, 7));
+  }
+}
+
 // The long one: everything at once, many times over, in little memory.
 TEST_F(SchedulerTest, RandomWorkloadsGiveEveryRequestItsOwnTokens) {
   const char* given = std::getenv("HEARTH_TEST_SEED");
@@ -452,12 +627,17 @@ TEST_F(SchedulerTest, RandomWorkloadsGiveEveryRequestItsOwnTokens) {
     options.park_bytes = below(3) == 0 ? 0 : 1 << 20;
     options.prefix_cache_bytes = below(4) == 0 ? 0 : below(3) == 0 ? below(4000) : 1 << 20;
     options.background_patience = std::chrono::milliseconds(50 + below(1000));
+    options.adapter_slice = std::chrono::milliseconds(below(60));
+    std::vector<AdapterPtr> adapters(static_cast<std::size_t>(1 + below(4)));  // the first: none
+    std::uint64_t last_id = 0;
+    for (std::size_t i = 1; i < adapters.size(); ++i) adapters[i] = adapter(++last_id);
     const int cells = 150 + below(250);
     make(cells, options, options.max_running + 1 + below(12), 140, below(5) != 0, below(4) != 0);
     struct Expected {
       Job job;
       std::vector<Token> prompt;
       int choices, tokens;
+      std::uint64_t adapter;
       bool cancelled = false;
     };
     std::vector<Expected> all;
@@ -473,7 +653,10 @@ TEST_F(SchedulerTest, RandomWorkloadsGiveEveryRequestItsOwnTokens) {
                             below(3) == 0 ? chat::Priority::background : chat::Priority::interactive);
         g.choices = below(4) == 0 ? 1 + below(3) : 1;
         const int choices = g.choices;
-        all.push_back({add(std::move(g)), prompt, choices, open ? room : wanted});
+        auto& which = adapters[static_cast<std::size_t>(below(static_cast<int>(adapters.size())))];
+        if (which != nullptr && below(10) == 0) which = adapter(++last_id);  // loaded anew: the old one goes with its last request
+        g.adapter = which;
+        all.push_back({add(std::move(g)), prompt, choices, open ? room : wanted, id_of(which)});
       }
       if (!all.empty() && below(20) == 0) {
         auto& victim = all[static_cast<std::size_t>(below(static_cast<int>(all.size())))];
@@ -491,7 +674,9 @@ TEST_F(SchedulerTest, RandomWorkloadsGiveEveryRequestItsOwnTokens) {
       if (e.cancelled) continue;
       ASSERT_FALSE(e.job.sink->error);
       ASSERT_TRUE(e.job.sink->over(e.choices)) << "round " << round;
-      for (auto& [index, choice] : e.job.sink->choices) ASSERT_EQ(choice.text, expected_text(e.prompt, e.tokens, 7)) << "round " << round;
+      for (auto& [index, choice] : e.job.sink->choices) {
+        ASSERT_EQ(choice.text, expected_text(e.prompt, e.tokens, 7, e.adapter)) << "round " << round;
+      }
     }
     EXPECT_EQ(core->stats().cells_used, core->stats().cells_cached) << "idle: only the cache holds cells";
   }

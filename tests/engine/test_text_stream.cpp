@@ -14,7 +14,7 @@ std::string run(const std::string& text, std::size_t size, std::vector<std::stri
   for (std::size_t at = 0; at < text.size() && !stopped; at += size) {
     auto released = stream.push(text.substr(at, size));
     out += released.text;
-    stopped = released.stopped;
+    stopped = released.stopped.has_value();
   }
   if (!stopped) out += stream.finish().text;
   return out;
