@@ -203,6 +203,10 @@ class Answer {
     usage_.prompt_tokens += prompt_tokens;
     usage_.cached_tokens += cached;
   }
+  void guessed(int drafted, int accepted) {
+    usage_.drafted_tokens += drafted;
+    usage_.accepted_tokens += accepted;
+  }
   void deliver(chat::Events events, int tokens, bool finished) {
     if (failed_) return;  // another prompt has ended the answer
     usage_.completion_tokens += tokens;
@@ -254,6 +258,7 @@ class PromptSink final : public GenerationSink {
 
   void on_delta(SequenceDelta delta) override {
     int choice = first_choice_ + delta.choice;
+    answer_->guessed(delta.drafted, delta.accepted);
     chat::Events events;
     if (delta.choice == 0 && echo_scored_ && !echoed_ && (delta.token_count > 0 || delta.finished)) {
       events.push_back(chat::TextDelta{choice, echo_});

@@ -10,8 +10,8 @@ namespace hearth::engine {
 
 class Scheduler::Impl {
  public:
-  Impl(Decoder& decoder, SchedulerOptions options, const Clock& clock)
-      : options_(options), clock_(clock), core_(decoder, options, clock), last_tick_(clock.now()), thread_([this] { run(); }) {}
+  Impl(Decoder& decoder, SchedulerOptions options, const Clock& clock, Speculator* speculator)
+      : options_(options), clock_(clock), core_(decoder, options, clock, speculator), last_tick_(clock.now()), thread_([this] { run(); }) {}
 
   ~Impl() {
     {
@@ -147,8 +147,8 @@ class Scheduler::Impl {
   std::thread thread_;  // last: everything it uses exists before it starts
 };
 
-Scheduler::Scheduler(Decoder& decoder, SchedulerOptions options, const Clock& clock)
-    : impl_(std::make_unique<Impl>(decoder, options, clock)) {}
+Scheduler::Scheduler(Decoder& decoder, SchedulerOptions options, const Clock& clock, Speculator* speculator)
+    : impl_(std::make_unique<Impl>(decoder, options, clock, speculator)) {}
 Scheduler::~Scheduler() = default;
 Result<GenerationHandle> Scheduler::submit(Generation generation) { return impl_->submit(std::move(generation)); }
 Result<void> Scheduler::run_between_ticks(std::function<void()> job) { return impl_->run_between_ticks(std::move(job)); }

@@ -45,6 +45,7 @@ struct SequenceDelta {
   std::string text;
   std::vector<chat::TokenInfo> tokens;  // when asked for
   int token_count = 0;                  // tokens sampled, end-of-generation included
+  int drafted = 0, accepted = 0;        // guessed by speculation; of these, right
   std::optional<chat::FinishReason> finished;
   std::string stop_sequence;  // finished: the one of Generation::stop that ended it
 };
@@ -110,6 +111,7 @@ struct SchedulerStats {
   int cells_total = 0, cells_used = 0, cells_cached = 0;  // used includes cached
   std::int64_t prefix_parked_bytes = 0;                   // idle prefixes in host memory
   std::int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  std::int64_t drafted_tokens = 0, accepted_tokens = 0;  // speculation: guessed; of these, right
   std::int64_t parks = 0, resumes = 0, preempted_bytes = 0;
   int adapters = 0;  // loaded
   std::int64_t adapter_bytes = 0, adapter_loads = 0, adapter_switches = 0;
@@ -118,10 +120,12 @@ struct SchedulerStats {
   std::chrono::milliseconds since_tick{0};  // age of the heartbeat; with busy, a large one means the decoder hangs
 };
 
+class Speculator;  // engine/speculator.h
+
 class Scheduler {
  public:
-  // Starts the thread. `decoder` and `clock` outlive it.
-  Scheduler(Decoder& decoder, SchedulerOptions options, const Clock& clock = Clock::system());
+  // Starts the thread. `decoder`, `clock` and `speculator`, if any, outlive it; the decoder must be able to share prefixes for a speculator to be used.
+  Scheduler(Decoder& decoder, SchedulerOptions options, const Clock& clock = Clock::system(), Speculator* speculator = nullptr);
   ~Scheduler();  // fails what is left with unavailable
 
   // Any thread. overloaded (with retry_after) when the queue is full, context_length_exceeded when prompt plus max_tokens can never fit.

@@ -5,6 +5,7 @@
 #include <set>
 #include <tuple>
 
+#include "engine/speculator.h"
 #include "engine/text_stream.h"
 
 namespace hearth::engine {
@@ -46,6 +47,7 @@ struct SchedulerCore::Sequence {
   TimePoint waiting_since;
   std::uint64_t admission = 0;
   int first_row = -1, rows = 0;  // of the current batch
+  std::vector<Token> draft;      // guessed continuation of `tokens`; the last of the rows are its
   bool done = false;
 
   explicit Sequence(std::shared_ptr<Request> owner, int index)
@@ -66,8 +68,9 @@ struct SchedulerCore::Sequence {
   bool reader_behind(std::size_t limit) const { return generation().sink->backlog() > limit; }
 };
 
-SchedulerCore::SchedulerCore(Decoder& decoder, SchedulerOptions options, const Clock& clock)
+SchedulerCore::SchedulerCore(Decoder& decoder, SchedulerOptions options, const Clock& clock, Speculator* speculator)
     : decoder_(decoder),
+      speculator_(decoder.can_share_prefix() ? speculator : nullptr),  // wrong guesses must be removable
       options_(options),
       clock_(clock),
       pool_(decoder.max_sequences()),
@@ -132,6 +135,11 @@ bool SchedulerCore::tick() {
     const double ms = milliseconds(clock_.now() - begin) / static_cast<double>(batch_.size());
     // Small batches are dominated by reading the weights once, the first after a switch by that: both would make prefill look dearer than it is.
     if (batch_.size() >= smallest_chunk_beside_streams && !switched) ms_per_row_ += (ms - ms_per_row_) * (ms_per_row_ == 0 ? 1 : smoothing);
+    // Speculation adds rows with output: only batches of these say what they cost.
+    if (speculator_ != nullptr && !switched &&
+        std::all_of(batch_.begin(), batch_.end(), [](const BatchToken& row) { return row.output; })) {
+      speculator_->measured(static_cast<int>(batch_.size()), milliseconds(clock_.now() - begin));
+    }
   }
   for (auto& sequence : running_) {
     if (sequence->rows > 0 && !sequence->request->over) deliver(*sequence);
@@ -326,6 +334,7 @@ void SchedulerCore::park(Sequence& s) {
     retire(s);
     s.computed = 0;
   } else {
+    leave(s);
     decoder_.remove(s.seq, 0, -1);
     pool_.give_back(s.seq);
     cache_.release(s.pin);
@@ -361,12 +370,36 @@ int SchedulerCore::prefill_budget(int decode_rows, bool beside_streams) const {
   return std::min(rows, std::max(in_time, beside_streams ? smallest_chunk_beside_streams : smallest_chunk_alone));
 }
 
-// Puts the sequence's next `rows` tokens into the batch, as neighbours.
+// Puts the sequence's next `rows` tokens into the batch, as neighbours, its draft last.
 void SchedulerCore::add_rows(Sequence& sequence) {
   sequence.first_row = static_cast<int>(batch_.size());
   const bool all = sequence.generation().echo_logprobs;
   for (int pos = sequence.computed; pos < sequence.computed + sequence.rows; ++pos) {
-    batch_.push_back({sequence.tokens[static_cast<std::size_t>(pos)], pos, sequence.seq, all || pos + 1 == sequence.size()});
+    const bool guessed = pos >= sequence.size();
+    const Token token =
+        guessed ? sequence.draft[static_cast<std::size_t>(pos - sequence.size())] : sequence.tokens[static_cast<std::size_t>(pos)];
+    batch_.push_back({token, pos, sequence.seq, all || pos + 1 >= sequence.size()});
+  }
+}
+
+// Guesses how those that stream now go on, `room` rows at most.
+void SchedulerCore::add_drafts(int streams, int rows, int room) {
+  if (speculator_ == nullptr || room <= 0) return;
+  std::vector<Sequence*> guessing;
+  std::vector<DraftSource::Want> wants;
+  for (auto& s : running_) {
+    if (s->rows != 1 || !s->streaming()) continue;
+    // Within the cells it was promised, and never past its end: its last token comes from a row of its own.
+    int limit = std::min(s->promised() - s->size(), max_request_tokens_ - s->size() - 1);
+    if (s->generation().max_tokens) limit = std::min(limit, *s->generation().max_tokens - s->generated - 1);
+    if (limit <= 0) continue;
+    guessing.push_back(s.get());
+    wants.push_back({.seq = s->seq, .tokens = s->tokens, .limit = limit});
+  }
+  speculator_->draft(wants, streams, rows, room);
+  for (std::size_t i = 0; i < guessing.size(); ++i) {
+    guessing[i]->draft = std::move(wants[i].draft);
+    guessing[i]->rows += static_cast<int>(guessing[i]->draft.size());
   }
 }
 
@@ -399,6 +432,7 @@ void SchedulerCore::build_batch() {
   batch_.clear();
   const int limit = std::min(options_.batch_tokens, decoder_.max_batch());
   bool streams = false;  // of any adapter: those of the others wait for this tick too
+  int rows = 0;
   std::vector<Sequence*> starting;
   for (auto& sequence : running_) {
     sequence->rows = 0;
@@ -407,13 +441,15 @@ void SchedulerCore::build_batch() {
     if (sequence->adapter() != attached_) continue;
     if (!sequence->streaming()) {
       starting.push_back(sequence.get());
-    } else if (static_cast<int>(batch_.size()) < limit) {
+    } else if (rows < limit) {
       sequence->rows = 1;
-      add_rows(*sequence);
+      ++rows;
     }
   }
+  const int decoding = rows;
+  int room = limit - rows;
   if (!starting.empty()) {
-    int budget = prefill_budget(static_cast<int>(batch_.size()), streams);
+    int budget = prefill_budget(decoding, streams);
     // Half of the budget goes to whoever needs least to start streaming, the other half to who came first, so that a long prompt advances in
     // every tick. Few prompts at a time: attention passes over the cells of all that have begun.
     const auto spend = [&](int share, auto rank) {
@@ -421,13 +457,18 @@ void SchedulerCore::build_batch() {
       for (Sequence* s : starting) {
         const int count = std::min(share, s->remaining() - s->rows);
         s->rows += count;
+        rows += count;
         share -= count;
         budget -= count;
       }
     };
     spend(budget / 2, [](const Sequence& s) { return std::tuple(s.background, s.remaining(), s.admission); });
     spend(budget, [](const Sequence& s) { return std::tuple(s.background, s.admission); });
-    for (Sequence* s : starting) add_rows(*s);
+    room = budget;  // guesses get what the prompts leave
+  }
+  add_drafts(decoding, rows, room);
+  for (auto& sequence : running_) {
+    if (sequence->rows > 0) add_rows(*sequence);
   }
   make_unused(static_cast<int>(batch_.size()));
 }
@@ -435,19 +476,25 @@ void SchedulerCore::build_batch() {
 // Runs the batch. If it fails, each sequence is tried alone, so that only those at fault fail. True when the whole batch ran at once.
 bool SchedulerCore::decode_batch() {
   if (decoder_.decode(batch_)) {
-    for (auto& sequence : running_) sequence->computed += sequence->rows;
+    for (auto& sequence : running_) sequence->computed += sequence->rows - static_cast<int>(sequence->draft.size());
     return true;
   }
   const std::vector<BatchToken> whole = std::move(batch_);
   for (auto& sequence : running_) {
     if (sequence->rows == 0) continue;
     batch_.assign(whole.begin() + sequence->first_row, whole.begin() + sequence->first_row + sequence->rows);
-    const auto alone = decoder_.decode(batch_);
+    auto alone = decoder_.decode(batch_);
+    if (!alone && !sequence->draft.empty()) {  // a guess must not be what an answer fails by
+      sequence->draft.clear();
+      sequence->rows = 1;
+      batch_.resize(1);
+      alone = decoder_.decode(batch_);
+    }
     if (!alone) {
       fail_request(*sequence->request, alone.error());
       continue;
     }
-    sequence->computed += sequence->rows;
+    sequence->computed += sequence->rows - static_cast<int>(sequence->draft.size());
     sequence->first_row = 0;
     deliver(*sequence);  // before the next decode replaces the logits
     sequence->rows = 0;
@@ -524,45 +571,13 @@ void SchedulerCore::deliver(Sequence& s) {
   if (scores) deliver_prompt_scores(s);
   if (s.remaining() > 0) return;
   if (s.generated == 0) prompt_done(s);
-  const int row = s.first_row + s.rows - 1;
-  const Generation& generation = s.generation();
   SequenceDelta delta;
   delta.choice = s.choice;
-  const auto append = [&delta](TextStream::Released released) {
-    delta.text += released.text;
-    std::move(released.tokens.begin(), released.tokens.end(), std::back_inserter(delta.tokens));
-    return released.stopped;
-  };
-  if (generation.max_tokens && *generation.max_tokens == 0) {  // only the prompt was wanted
+  if (s.generation().max_tokens && *s.generation().max_tokens == 0) {  // only the prompt was wanted
     delta.finished = chat::FinishReason::length;
-  } else {
-    auto sampled = s.sampler->sample(row);
-    if (!sampled) {
-      fail_request(*s.request, sampled.error());
-      return;
-    }
-    const Token token = sampled->token;
-    ++s.generated;
-    ++stats_.generated_tokens;
-    delta.token_count = 1;
-    if (sampled->end) {
-      append(s.text.finish());
-      delta.finished = chat::FinishReason::stop;
-    } else {
-      s.tokens.push_back(token);
-      std::optional<chat::TokenInfo> info;
-      if (generation.top_logprobs >= 0) {
-        info = s.sampler->info(row, token, generation.top_logprobs);
-        info->choice = s.choice;
-      }
-      if (const auto stop = append(s.text.push(decoder_.piece(token, s.shown.contains(token)), info ? &*info : nullptr))) {
-        delta.finished = chat::FinishReason::stop;
-        if (*stop < generation.stop.size()) delta.stop_sequence = generation.stop[*stop];
-      } else if ((generation.max_tokens && s.generated >= *generation.max_tokens) || s.size() >= max_request_tokens_) {
-        append(s.text.finish());
-        delta.finished = chat::FinishReason::length;
-      }
-    }
+  } else if (auto sampled = sample(s, delta); !sampled) {
+    fail_request(*s.request, sampled.error());
+    return;
   }
   if (delta.finished) {
     s.done = true;
@@ -572,11 +587,77 @@ void SchedulerCore::deliver(Sequence& s) {
       ms_per_request_ += (milliseconds(clock_.now() - request.added) - ms_per_request_) * smoothing;
     }
   }
-  generation.sink->on_delta(std::move(delta));
+  s.generation().sink->on_delta(std::move(delta));
+}
+
+// Chooses the token after the last one and, as long as it turns out to be what was guessed, the one after that.
+Result<void> SchedulerCore::sample(Sequence& s, SequenceDelta& delta) {
+  delta.drafted = static_cast<int>(s.draft.size());
+  for (int row = s.first_row + s.rows - 1 - delta.drafted;; ++row) {
+    auto sampled = s.sampler->sample(row);
+    if (!sampled) return std::move(sampled).error();
+    const bool guessed = delta.accepted < delta.drafted && sampled->token == s.draft[static_cast<std::size_t>(delta.accepted)];
+    if (guessed) ++delta.accepted;
+    take_token(s, *sampled, row, delta);
+    if (delta.finished || !guessed) break;
+    ++s.computed;  // the guess was its row
+  }
+  if (delta.drafted > 0) {
+    stats_.drafted_tokens += delta.drafted;
+    stats_.accepted_tokens += delta.accepted;
+    speculator_->verified(s.seq, delta.drafted, delta.accepted, delta.finished.has_value());
+    forget_draft(s);
+  }
+  return {};
+}
+
+void SchedulerCore::take_token(Sequence& s, const SampledToken& sampled, int row, SequenceDelta& delta) {
+  const Generation& generation = s.generation();
+  const auto append = [&delta](TextStream::Released released) {
+    delta.text += released.text;
+    std::move(released.tokens.begin(), released.tokens.end(), std::back_inserter(delta.tokens));
+    return released.stopped;
+  };
+  ++s.generated;
+  ++stats_.generated_tokens;
+  ++delta.token_count;
+  if (sampled.end) {
+    append(s.text.finish());
+    delta.finished = chat::FinishReason::stop;
+    return;
+  }
+  const Token token = sampled.token;
+  s.tokens.push_back(token);
+  std::optional<chat::TokenInfo> info;
+  if (generation.top_logprobs >= 0) {
+    info = s.sampler->info(row, token, generation.top_logprobs);
+    info->choice = s.choice;
+  }
+  if (const auto stop = append(s.text.push(decoder_.piece(token, s.shown.contains(token)), info ? &*info : nullptr))) {
+    delta.finished = chat::FinishReason::stop;
+    if (*stop < generation.stop.size()) delta.stop_sequence = generation.stop[*stop];
+  } else if ((generation.max_tokens && s.generated >= *generation.max_tokens) || s.size() >= max_request_tokens_) {
+    append(s.text.finish());
+    delta.finished = chat::FinishReason::length;
+  }
+}
+
+// What was guessed and not taken leaves the KV memory.
+void SchedulerCore::forget_draft(Sequence& s) {
+  if (s.draft.empty()) return;
+  decoder_.remove(s.seq, s.computed, -1);
+  s.draft.clear();
+}
+
+// The sequence is about to give its id back.
+void SchedulerCore::leave(Sequence& s) {
+  forget_draft(s);
+  if (speculator_ != nullptr) speculator_->drop(s.seq);
 }
 
 void SchedulerCore::retire(Sequence& s) {
   if (s.seq < 0) return;
+  leave(s);
   if (can_share_ && s.computed > 0) {
     cache_.insert_and_release(s.generation().adapter, std::span(s.tokens).first(static_cast<std::size_t>(s.computed)), s.seq, s.pin);
   } else {

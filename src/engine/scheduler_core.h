@@ -15,7 +15,7 @@ namespace hearth::engine {
 
 class SchedulerCore {
  public:
-  SchedulerCore(Decoder& decoder, SchedulerOptions options, const Clock& clock);
+  SchedulerCore(Decoder& decoder, SchedulerOptions options, const Clock& clock, Speculator* speculator = nullptr);
   ~SchedulerCore();
   SchedulerCore(const SchedulerCore&) = delete;
   SchedulerCore& operator=(const SchedulerCore&) = delete;
@@ -55,10 +55,15 @@ class SchedulerCore {
   void reserve_growth();
   bool choose_adapter();
   void build_batch();
+  void add_drafts(int streams, int rows, int room);
   void add_rows(Sequence& sequence);
   bool decode_batch();
   void fail_request(Request& request, const Error& error);
   void deliver(Sequence& sequence);
+  Result<void> sample(Sequence& sequence, SequenceDelta& delta);
+  void take_token(Sequence& sequence, const SampledToken& sampled, int row, SequenceDelta& delta);
+  void forget_draft(Sequence& sequence);
+  void leave(Sequence& sequence);
   void deliver_prompt_scores(Sequence& sequence);
   void announce(const Sequence& sequence);
   void prompt_done(Sequence& sequence);
@@ -68,6 +73,7 @@ class SchedulerCore {
   int prefill_budget(int decode_rows, bool beside_streams) const;
 
   Decoder& decoder_;
+  Speculator* const speculator_;
   const SchedulerOptions options_;
   const Clock& clock_;
   SequencePool pool_;
