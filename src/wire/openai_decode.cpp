@@ -1,57 +1,32 @@
 // Requests of the OpenAI API → chat vocabulary. Every field is read through Fields, which checks it and keeps the first error.
 #include <boost/json.hpp>
 #include <charconv>
-#include <cstdint>
-#include <limits>
 #include <string>
 
 #include "base/json.h"
-#include "wire/fields.h"
 #include "wire/openai.h"
+#include "wire/request_parts.h"
 
 namespace hearth::wire::openai {
 namespace {
 
-constexpr std::int64_t max_int = std::numeric_limits<std::int32_t>::max();
 constexpr std::size_t max_inputs = 2048;  // of an embedding or rerank request, as the public API allows
 constexpr std::size_t max_prompts = 256;  // of one raw completion
-constexpr std::size_t max_stops = 16;
-constexpr std::size_t max_tool_name = 256;
 
 // ---- messages ---------------------------------------------------------------------------------------------------------------------
 
 chat::ContentPart image(const Fields& part, Problem& problem) {
-  chat::ContentPart out;
-  out.kind = chat::ContentPart::Kind::image;
   const json::value* source = part.need("image_url", R"(give {"url": "data:image/png;base64,..."})");
-  if (source == nullptr) return out;
+  if (source == nullptr) return {};
   const std::string at = part.path("image_url");
-  std::string url;
-  std::string url_at = at;
-  if (source->is_string()) {
-    url = to_std(source->get_string());
-  } else if (source->is_object()) {
-    const Fields fields(source->get_object(), at, problem);
-    fields.need("url", "give a data: or http(s) URL");
-    url = fields.text("url");
-    url_at = fields.path("url");
-  } else {
+  if (source->is_string()) return image_of_url(to_std(source->get_string()), at, problem);
+  if (!source->is_object()) {
     problem.set(at, "must be an object with a url, not " + describe(*source));
+    return {};
   }
-  if (problem) return out;
-  if (url.starts_with("https://") || url.starts_with("http://")) {
-    out.url = std::move(url);
-    return out;
-  }
-  constexpr std::string_view marker = ";base64,";
-  const std::size_t split = url.find(marker);
-  if (!url.starts_with("data:image/") || split == std::string::npos || split + marker.size() == url.size()) {
-    problem.set(url_at, "must start with https://, http:// or data:image/<type>;base64, not " + quoted(url));
-    return out;
-  }
-  out.media_type = url.substr(5, split - 5);
-  out.data = url.substr(split + marker.size());
-  return out;
+  const Fields fields(source->get_object(), at, problem);
+  fields.need("url", "give a data: or http(s) URL");
+  return image_of_url(fields.text("url"), fields.path("url"), problem);
 }
 
 std::vector<chat::ContentPart> content_parts(const json::array& parts, const std::string& path, Problem& problem) {
@@ -204,17 +179,7 @@ std::vector<chat::ToolSpec> tools_of(const Fields& request, Problem& problem) {
     const json::object* function = tool.object("function");
     if (function == nullptr) break;
     const Fields fields(*function, tool.path("function"), problem);
-    fields.need("name", "give the tool's name");
-    chat::ToolSpec spec{fields.text("name"), fields.text("description"), "{}"};
-    if (spec.name.empty() || spec.name.size() > max_tool_name) {
-      fields.wrong("name", "must have 1 to " + std::to_string(max_tool_name) + " characters");
-    }
-    if (const auto* parameters = fields.find("parameters"); fields.object("parameters") != nullptr) {
-      spec.parameters.clear();
-      append_json(spec.parameters, *parameters);
-    }
-    (void)fields.boolean("strict");
-    out.push_back(std::move(spec));
+    out.push_back(function_tool(fields));
   }
   return out;
 }
@@ -249,12 +214,7 @@ chat::ToolChoice tool_choice_of(const Fields& request, const std::vector<chat::T
   named.need("name", "give the tool's name");
   out.mode = Mode::named;
   out.name = named.text("name");
-  std::string known;
-  for (const auto& tool : tools) {
-    if (tool.name == out.name) return out;
-    known += (known.empty() ? "" : ", ") + tool.name;
-  }
-  named.wrong("name", "is " + quoted(out.name) + ", which is not among the tools (" + (known.empty() ? "there are none" : known) + ")");
+  check_offered(named, "name", out.name, tools);
   return out;
 }
 
@@ -293,18 +253,6 @@ chat::OutputFormat format_of(const Fields& request, Problem& problem) {
   return out;
 }
 
-std::optional<std::uint32_t> seed_of(const Fields& request) {
-  const json::value* value = request.find("seed");
-  if (value == nullptr) return {};
-  if (!value->is_int64() && !value->is_uint64()) {
-    request.wrong("seed", "must be an integer, not " + describe(*value));
-    return {};
-  }
-  if (value->is_int64() && value->get_int64() == -1) return {};  // the usual "any seed" of local engines
-  const auto wide = value->is_uint64() ? value->get_uint64() : static_cast<std::uint64_t>(value->get_int64());
-  return static_cast<std::uint32_t>(wide ^ (wide >> 32));  // 64-bit seeds stay distinct; those below 2^32 stay themselves
-}
-
 void read_logit_bias(const Fields& request, chat::Sampling& out, Problem& problem) {
   const json::object* biases = request.object("logit_bias");
   if (biases == nullptr) return;
@@ -326,26 +274,6 @@ void read_logit_bias(const Fields& request, chat::Sampling& out, Problem& proble
   }
 }
 
-void read_stop(const Fields& request, chat::Sampling& out, Problem& problem) {
-  const json::value* stop = request.find("stop");
-  if (stop == nullptr) return;
-  const auto add = [&](const json::value& value, const std::string& at) {
-    if (!value.is_string()) problem.set(at, "must be a string, not " + describe(value));
-    else if (value.get_string().empty()) problem.set(at, "must not be empty");
-    else out.stop.push_back(to_std(value.get_string()));
-  };
-  if (stop->is_string()) {
-    add(*stop, "stop");
-  } else if (!stop->is_array()) {
-    request.wrong("stop", "must be a string or a list of strings, not " + describe(*stop));
-  } else if (stop->get_array().size() > max_stops) {
-    request.wrong("stop",
-                  "has " + std::to_string(stop->get_array().size()) + " entries; at most " + std::to_string(max_stops) + " are allowed");
-  } else {
-    for (std::size_t i = 0; i < stop->get_array().size() && !problem; ++i) add(stop->get_array()[i], element("stop", i));
-  }
-}
-
 void read_common(const Fields& request, chat::Request& out, Problem& problem) {
   out.model = request.text("model");
   out.format = format_of(request, problem);
@@ -357,9 +285,9 @@ void read_common(const Fields& request, chat::Request& out, Problem& problem) {
   sampling.presence_penalty = request.real("presence_penalty", -2, 2);
   sampling.frequency_penalty = request.real("frequency_penalty", -2, 2);
   sampling.repeat_penalty = request.real(request.find("repeat_penalty") != nullptr ? "repeat_penalty" : "repetition_penalty", 0, 100, true);
-  sampling.seed = seed_of(request);
+  sampling.seed = read_seed(request);
   read_logit_bias(request, sampling, problem);
-  read_stop(request, sampling, problem);
+  sampling.stop = read_stop(request, problem);
   out.choices = request.integer("n", 1, 16).value_or(1);
   out.max_tokens = request.integer("max_tokens", 1, max_int);
   if (const auto newer = request.integer("max_completion_tokens", 1, max_int)) out.max_tokens = newer;
