@@ -6,7 +6,8 @@ namespace hearth::engine {
 namespace {
 
 constexpr double cost_smoothing = 0.2;
-constexpr double unseen_row = 0.03;  // of a one-row pass: what a further row is taken to cost until it was measured
+constexpr int enough_passes = 3, plain_every = 100;  // without drafts: for what drafts are held against, and so that it stays true
+constexpr double unseen_row = 0.03;                  // of a one-row pass: what a further row is taken to cost until it was measured
 constexpr double right_smoothing = 0.1;
 constexpr double typical_smoothing = 0.02;
 constexpr double least_gain = 1.03;  // in tokens a second; less is noise
@@ -18,31 +19,33 @@ constexpr int probe_length = 2;
 
 void PassCost::measured(int rows, double milliseconds) {
   if (rows < 1 || rows > most_rows || milliseconds <= 0) return;
-  double& known = known_[static_cast<std::size_t>(rows)];
-  known += (milliseconds - known) * (known == 0 ? 1 : cost_smoothing);
+  Known& known = known_[static_cast<std::size_t>(rows)];
+  ++known.passes;
+  known.milliseconds += (milliseconds - known.milliseconds) * std::max(cost_smoothing, 1.0 / known.passes);
+}
+
+bool PassCost::knows(int rows) const { return rows > most_rows || known_[static_cast<std::size_t>(rows)].passes >= enough_passes; }
+
+int PassCost::furthest() const {
+  int largest = most_rows;
+  while (largest > 0 && known_[static_cast<std::size_t>(largest)].passes == 0) --largest;
+  return 2 * largest + 2;
 }
 
 // Between measured row counts a straight line; past the largest the line goes on.
 double PassCost::of(int rows) const {
-  int below = 0, above = 0, first = 0, before = 0;  // `before`: the measured one before `below`
-  for (int r = 1; r <= most_rows; ++r) {
-    if (known_[static_cast<std::size_t>(r)] == 0) continue;
+  int first = 0, below = 0, above = 0;
+  for (int r = 1; r <= most_rows && above == 0; ++r) {
+    if (known_[static_cast<std::size_t>(r)].passes == 0) continue;
     if (first == 0) first = r;
-    if (r <= rows) {
-      before = below;
-      below = r;
-    } else {
-      above = r;
-      break;
-    }
+    (r <= rows ? below : above) = r;
   }
   if (first == 0) return 0;
-  const auto known = [&](int r) { return known_[static_cast<std::size_t>(r)]; };
+  const auto known = [&](int r) { return known_[static_cast<std::size_t>(r)].milliseconds; };
   if (below == 0) return known(first);
-  if (below == rows) return known(below);
   if (above != 0) return known(below) + (known(above) - known(below)) * (rows - below) / (above - below);
   double slope = known(first) * unseen_row;
-  if (before != 0) slope = std::max(slope, (known(below) - known(first)) / (below - first));
+  if (below != first) slope = std::max(slope, (known(below) - known(first)) / (below - first));
   return known(below) + slope * (rows - below);
 }
 
@@ -128,6 +131,15 @@ void Speculator::probe(std::span<const DraftSource::Want> wants, std::span<const
 
 void Speculator::draft(std::span<DraftSource::Want> wants, int streams, int rows, int room) {
   if (wants.empty() || room <= 0) return;
+  if (options_.adaptive) {
+    // Passes with prompts in them are not measured.
+    if ((rows == streams && !cost_.knows(rows)) || ++since_plain_ > plain_every) {
+      since_plain_ = 0;
+      return;
+    }
+    room = std::min(room, cost_.furthest() - rows);
+    if (room <= 0) return;
+  }
   const bool costs = source_.milliseconds_per_token().has_value();
   for (auto& want : wants) want.limit = std::min({want.limit, options_.max_draft, room});
   if (!costs) source_.draft(wants);
@@ -151,6 +163,7 @@ void Speculator::draft(std::span<DraftSource::Want> wants, int streams, int rows
     if (!asked.empty()) source_.draft(asked);
     for (std::size_t i = 0; i < asked.size(); ++i) wants[whose[i]] = std::move(asked[i]);
   }
+  if (std::all_of(chosen.begin(), chosen.end(), [](int n) { return n == 0; })) since_plain_ = 0;
   for (std::size_t i = 0; i < wants.size(); ++i) {
     auto& draft = wants[i].draft;
     if (static_cast<int>(draft.size()) > chosen[i]) draft.resize(static_cast<std::size_t>(chosen[i]));

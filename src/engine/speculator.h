@@ -57,10 +57,16 @@ class PassCost {
  public:
   static constexpr int most_rows = 64;
   void measured(int rows, double milliseconds);
-  double of(int rows) const;  // 0 while nothing is known
+  double of(int rows) const;   // 0 while nothing is known
+  bool knows(int rows) const;  // from several passes of its own, or because it is past most_rows
+  int furthest() const;        // rows that may be tried next: what lies far from anything measured could cost anything
 
  private:
-  std::array<double, most_rows + 1> known_{};  // smoothed; 0 = not yet seen
+  struct Known {
+    double milliseconds = 0;  // smoothed
+    int passes = 0;
+  };
+  std::array<Known, most_rows + 1> known_{};
 };
 
 class Speculator {
@@ -94,7 +100,8 @@ class Speculator {
   const Speculation options_;
   PassCost cost_;
   std::vector<Habit> habits_;
-  Levels typical_;  // of all sequences: where a new one starts
+  Levels typical_;       // of all sequences: where a new one starts
+  int since_plain_ = 0;  // passes with drafts since one without
 };
 
 }  // namespace hearth::engine

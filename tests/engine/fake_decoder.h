@@ -54,6 +54,7 @@ class FakeDecoder final : public Decoder {
       if (row.token == poison) return internal_error("poisoned token");
     }
     if (used() + static_cast<int>(batch.size()) > context_cells()) throw std::logic_error("more cells than there are");
+    if (on_decode) on_decode(static_cast<int>(batch.size()));
     std::vector<std::size_t> taken;
     outputs_.assign(batch.size(), {});
     std::size_t free = 0;
@@ -138,6 +139,7 @@ class FakeDecoder final : public Decoder {
   Token poison = -1;     // a batch with this token fails
   Token end_token = -1;  // sampled: ends the sequence
   std::function<std::string(Token)> pieces;
+  std::function<void(int rows)> on_decode;  // lets time pass
   int decodes = 0, saves = 0;
   std::vector<BatchToken> decoded_rows;
 
