@@ -218,7 +218,8 @@ struct Lookup {
   std::vector<asio::generic::stream_protocol::endpoint> endpoints;
 };
 
-Task<Result<std::vector<asio::generic::stream_protocol::endpoint>>> resolve(std::shared_ptr<Core> core) {
+Task<Result<std::vector<asio::generic::stream_protocol::endpoint>>> resolve(std::shared_ptr<Core> core,
+                                                                            std::shared_ptr<Cancellation> cancellation) {
   using Found = std::vector<asio::generic::stream_protocol::endpoint>;
   if (const auto* local = std::get_if<UnixEndpoint>(&core->endpoint)) {
     if (local->path.empty() || local->path.size() >= sizeof(sockaddr_un::sun_path)) {
@@ -243,19 +244,23 @@ Task<Result<std::vector<asio::generic::stream_protocol::endpoint>>> resolve(std:
     for (const auto& entry : results) lookup->endpoints.emplace_back(entry.endpoint());
     lookup->done.cancel();
   });
+  const Cancellation::Registration on_cancel(cancellation, [lookup] { lookup->done.cancel(); });
   co_await lookup->done.async_wait(asio::redirect_error(asio::use_awaitable, ec));
+  if (requested(cancellation)) co_return core->cancelled();
   if (lookup->error) co_return Error{ErrorCode::unavailable, "cannot find the host of " + core->name + ": " + lookup->error.message()};
   co_return lookup->endpoints;
 }
 
-Task<Result<std::shared_ptr<Connection>>> connect(std::shared_ptr<Core> core) {
-  auto resolved = co_await resolve(core);
+Task<Result<std::shared_ptr<Connection>>> connect(std::shared_ptr<Core> core, std::shared_ptr<Cancellation> cancellation) {
+  auto resolved = co_await resolve(core, cancellation);
   if (!resolved) co_return std::move(resolved).error();
   const auto timeout = core->options.connect_timeout;
   auto connection = std::make_shared<Connection>(Socket(core->io));
   auto& socket = connection->socket();
+  const Cancellation::Registration on_cancel(cancellation, [connection] { connection->close(); });
   error_code ec = asio::error::host_not_found;
   for (const auto& endpoint : *resolved) {
+    if (requested(cancellation)) break;
     asio::steady_timer timer(core->io, timeout);
     const auto expired = std::make_shared<bool>(false);
     timer.async_wait([expired, weak = std::weak_ptr(connection)](const error_code& error) {
@@ -265,9 +270,14 @@ Task<Result<std::shared_ptr<Connection>>> connect(std::shared_ptr<Core> core) {
       waiting->close();
     });
     co_await socket.async_connect(endpoint, asio::redirect_error(asio::use_awaitable, ec));
+    if (requested(cancellation)) break;
     if (!ec && !*expired) break;
     connection->close();
     if (*expired) co_return core->silent(timeout, "did not accept the connection");
+  }
+  if (requested(cancellation)) {
+    connection->close();
+    co_return core->cancelled();
   }
   if (ec) {
     const std::string why = ec == asio::error::connection_refused || ec.value() == ENOENT ? "nobody listens there" : ec.message();
@@ -281,6 +291,7 @@ Task<Result<std::shared_ptr<Connection>>> connect(std::shared_ptr<Core> core) {
       const auto shaken = co_await connection->handshake(*core->tls, tcp->host, timeout);
       if (!shaken) {
         connection->close();
+        if (requested(cancellation)) co_return core->cancelled();
         co_return Error{shaken.error().code, "cannot connect to " + core->name + ": " + shaken.error().message};
       }
     }
@@ -351,26 +362,32 @@ Task<Result<void>> read_head(std::shared_ptr<Stream> stream, bool is_head, milli
   }
 }
 
-Task<Result<std::unique_ptr<ClientResponse>>> exchange(std::shared_ptr<Core> core, HttpRequest request, milliseconds head_timeout) {
+Task<Result<std::unique_ptr<ClientResponse>>> exchange(std::shared_ptr<Core> core, HttpRequest request, milliseconds head_timeout,
+                                                       std::shared_ptr<Cancellation> cancellation) {
   const auto head = build_head(*core, request);
   if (!head) co_return head.error();
   const bool is_head = request.method == "HEAD";
   for (bool may_retry = true;; may_retry = false) {
+    if (requested(cancellation)) co_return core->cancelled();
     auto connection = may_retry ? core->take() : nullptr;
     const bool kept = connection != nullptr;
     if (!kept) {
-      auto fresh = co_await connect(core);
+      auto fresh = co_await connect(core, cancellation);
       if (!fresh) co_return std::move(fresh).error();
       connection = std::move(*fresh);
     }
     connection->on_ended = nullptr;
     auto stream = std::make_shared<Stream>(core, connection, is_head);
+    const Cancellation::Registration on_cancel(cancellation, [stream] { stream->cancel(); });
+    if (stream->cancelled) co_return core->cancelled();
     // An upstream may answer and close before it has read everything: whether the write failed shows in what can be read.
     const Parts parts{asio::buffer(*head), asio::buffer(request.body)};
     const bool written = co_await connection->write(parts, head_timeout);
+    if (stream->cancelled) co_return core->cancelled();
     if (!written && !connection->open()) co_return core->silent(head_timeout, "did not take the request");
     bool any_byte = false;
     auto answered = co_await read_head(stream, is_head, head_timeout, any_byte);
+    if (stream->cancelled) co_return core->cancelled();
     if (answered) co_return std::unique_ptr<ClientResponse>(std::make_unique<Response>(std::move(stream)));
     connection->close();
     const bool stale = kept && !any_byte && answered.error().code == ErrorCode::upstream_failed;
@@ -401,8 +418,9 @@ class ClientImpl final : public Client {
   }
   ClientImpl(const ClientImpl&) = delete;
   ClientImpl& operator=(const ClientImpl&) = delete;
-  Task<Result<std::unique_ptr<ClientResponse>>> send(HttpRequest request, milliseconds head_timeout) override {
-    return exchange(core_, std::move(request), head_timeout);
+  Task<Result<std::unique_ptr<ClientResponse>>> send(HttpRequest request, milliseconds head_timeout,
+                                                     std::shared_ptr<Cancellation> cancellation) override {
+    return exchange(core_, std::move(request), head_timeout, std::move(cancellation));
   }
 
  private:

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "net/cancellation.h"
 #include "net/http.h"
 #include "net/task.h"
 
@@ -40,8 +41,10 @@ class Client {
   static std::unique_ptr<Client> make(asio::io_context& io, Endpoint endpoint, ClientOptions options = {});
   virtual ~Client() = default;
   // Sends and waits for the head. `head_timeout` counts from the last byte sent. A kept connection that turns out closed before any byte of
-  // an answer is replaced by a fresh one once. unavailable when nobody listens, upstream_timeout, upstream_failed.
-  virtual Task<Result<std::unique_ptr<ClientResponse>>> send(HttpRequest request, std::chrono::milliseconds head_timeout) = 0;
+  // an answer is replaced by a fresh one once. unavailable when nobody listens, upstream_timeout, upstream_failed; client_gone when `cancellation` was
+  // requested meanwhile: the connection is closed then, which tells the upstream. After the head ClientResponse::cancel() takes its place.
+  virtual Task<Result<std::unique_ptr<ClientResponse>>> send(HttpRequest request, std::chrono::milliseconds head_timeout,
+                                                             std::shared_ptr<Cancellation> cancellation = nullptr) = 0;
 };
 
 }  // namespace hearth::net

@@ -72,7 +72,7 @@ class Departure {
  public:
   explicit Departure(net::Exchange& exchange) : exchange_(exchange) {
     exchange_.on_client_gone([this] {
-      gone_ = true;
+      cancellation_->request();
       if (stream_ != nullptr) stream_->cancel();
     });
   }
@@ -82,12 +82,13 @@ class Departure {
   void watch(EventStream* stream) { stream_ = stream; }
   // From here on it does not matter any more.
   void forget() { exchange_.on_client_gone(nullptr); }
-  bool gone() const { return gone_; }
+  bool gone() const { return cancellation_->requested(); }
+  const std::shared_ptr<net::Cancellation>& cancellation() const { return cancellation_; }
 
  private:
   net::Exchange& exchange_;
   EventStream* stream_ = nullptr;
-  bool gone_ = false;
+  std::shared_ptr<net::Cancellation> cancellation_ = std::make_shared<net::Cancellation>();
 };
 
 // Looks after an answer whose upstream is silent, beside the coroutine that waits for events: so that no event can be lost to a race between
@@ -303,6 +304,7 @@ Task<void> answer(net::Exchange& exchange, Provider& provider, Caller caller, En
   std::string model = request.model;
 
   Departure departure(exchange);
+  caller.cancellation = departure.cancellation();
   auto opened = co_await provider.generate(std::move(request), caller);
   if (departure.gone()) co_return;
   if (!opened) {

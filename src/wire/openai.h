@@ -99,6 +99,8 @@ class StreamDecoder {
   // Appends the events of one `data:` field. "[DONE]" closes what is open and sets done(). An error chunk becomes a Failed event and also sets
   // it: read no further. upstream_failed on text that is not a chunk.
   Result<void> decode(std::string_view data, chat::Events& out);
+  // A whole completion in one document, from engines that do not stream: the events it would have been. Sets done().
+  Result<void> decode_document(std::string_view body, chat::Events& out);
   bool done() const { return done_; }
   // The stream ended: closes open calls and choices. Without [DONE] and without every choice finished, that is a failure in mid-stream.
   Result<void> finish(chat::Events& out);

@@ -613,6 +613,32 @@ Result<void> StreamDecoder::decode(std::string_view data, chat::Events& out) {
   return {};
 }
 
+Result<void> StreamDecoder::decode_document(std::string_view body, chat::Events& out) {
+  auto document = parse_answer(body);
+  if (!document) return std::move(document).error();
+  json::object& answer = document->get_object();
+  json::value* choices = answer.if_contains("choices");
+  if (find(answer, "error") == nullptr) {
+    if (choices == nullptr || !choices->is_array() || choices->get_array().empty()) return nonsense("a completion has no choices");
+    // A message says in one piece what deltas say in many; only its calls lack the numbers by which deltas tell them apart.
+    for (auto& choice : choices->get_array()) {
+      json::object* object = choice.if_object();
+      json::value* message = object == nullptr ? nullptr : object->if_contains("message");
+      if (message == nullptr || !message->is_object()) continue;
+      json::value* calls = message->get_object().if_contains("tool_calls");
+      for (std::size_t i = 0; calls != nullptr && calls->is_array() && i < calls->get_array().size(); ++i) {
+        if (auto* call = calls->get_array()[i].if_object()) (*call)["index"] = i;
+      }
+      json::value delta = std::move(*message);
+      (*object)["delta"] = std::move(delta);
+    }
+  }
+  std::string chunk;
+  append_json(chunk, *document);
+  if (auto ok = decode(chunk, out); !ok) return ok;
+  return decode("[DONE]", out);
+}
+
 Result<void> StreamDecoder::finish(chat::Events& out) {
   if (done_) return {};
   bool complete = false;

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "chat/event.h"
 #include "chat/request.h"
+#include "net/cancellation.h"
 #include "net/task.h"
 
 namespace hearth::wire {
@@ -49,6 +50,8 @@ struct Caller {
   std::string tenant;      // fair-queueing key, e.g. the API key's name; "local" without authentication
   std::string request_id;  // joins client, log and upstream
   std::shared_ptr<const Origin> origin;
+  // Requested when the client leaves: ends what waits before there is a stream to cancel. Null: never.
+  std::shared_ptr<net::Cancellation> cancellation;
 };
 
 class Provider {

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <boost/asio/ip/tcp.hpp>
+
 #include "harness.h"
 #include "net/server.h"
 
@@ -264,6 +266,64 @@ TEST_F(ClientTest, CancelWakesAReaderAndClosesAtOnce) {
   EXPECT_EQ(outcome.get(), "client_gone");
   EXPECT_EQ(upstream.rest(), "");
   loop_.call([&] { held.response.reset(); });
+}
+
+// How an exchange ends that may be cancelled before the head.
+Task<std::string> outcome_of(Client& client, std::shared_ptr<Cancellation> cancellation, std::promise<void>* head = nullptr) {
+  auto response = co_await client.send(get("/"), patient, cancellation);
+  if (!response) co_return std::string(name(response.error().code));
+  if (head) head->set_value();
+  auto body = co_await (*response)->read_all(100, patient);
+  co_return body ? *body : std::string(name(body.error().code));
+}
+
+TEST_F(ClientTest, ACancellationBeforeTheHeadClosesTheConnection) {
+  const auto cancellation = std::make_shared<Cancellation>();
+  auto outcome = loop_.start(outcome_of(*client_, cancellation));
+  auto upstream = listener_.accept();
+  upstream.until("\r\n\r\n");
+  loop_.call([&] { cancellation->request(); });
+  EXPECT_EQ(outcome.get(), "client_gone");
+  EXPECT_EQ(upstream.rest(), "") << "the upstream learns of it";
+  EXPECT_EQ(loop_.run(outcome_of(*client_, cancellation)), "client_gone");
+  EXPECT_TRUE(listener_.nobody_waits()) << "nothing was sent";
+}
+
+TEST_F(ClientTest, ACancellationAfterTheHeadLeavesTheAnswerToItsReader) {
+  const auto cancellation = std::make_shared<Cancellation>();
+  std::promise<void> head;
+  auto outcome = loop_.start(outcome_of(*client_, cancellation, &head));
+  auto upstream = listener_.accept();
+  upstream.until("\r\n\r\n");
+  upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+  head.get_future().get();
+  loop_.call([&] { cancellation->request(); });
+  upstream.send("body");
+  EXPECT_EQ(outcome.get(), "body");
+}
+
+TEST_F(ClientTest, ACancellationEndsAnAttemptToConnect) {
+  // A listener whose queue is full answers nothing: the attempt would last until its time-out.
+  asio::io_context io;
+  asio::ip::tcp::acceptor full(io);
+  full.open(asio::ip::tcp::v4());
+  full.bind({asio::ip::address_v4::loopback(), 0});
+  full.listen(0);
+  std::vector<asio::ip::tcp::socket> queued;
+  for (int i = 0; i < 4; ++i) {
+    queued.emplace_back(io).open(asio::ip::tcp::v4());
+    queued.back().native_non_blocking(true);
+    const auto to = full.local_endpoint();
+    (void)::connect(queued.back().native_handle(), to.data(), static_cast<socklen_t>(to.size()));
+  }
+  const TcpEndpoint endpoint{"127.0.0.1", full.local_endpoint().port()};
+  auto client = Client::make(loop_.io, endpoint, {.connect_timeout = std::chrono::minutes(10)});
+  const auto cancellation = std::make_shared<Cancellation>();
+  auto outcome = loop_.start(outcome_of(*client, cancellation));
+  loop_.call([] {});  // the attempt has begun
+  loop_.call([&] { cancellation->request(); });
+  EXPECT_EQ(outcome.get(), "client_gone");
+  loop_.call([&] { client.reset(); });
 }
 
 TEST_F(ClientTest, DroppingAnUnfinishedAnswerClosesItsConnection) {

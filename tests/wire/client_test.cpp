@@ -156,6 +156,34 @@ TEST(StreamDecoder, ErrorChunksOfOthers) {
   EXPECT_NE(decoded_ok({delta(R"({"content":"a"})", "\"abort\"")}).find("failed upstream_failed"), std::string::npos);
 }
 
+std::string document(const std::string& body) {
+  StreamDecoder decoder;
+  chat::Events events;
+  if (auto ok = decoder.decode_document(body, events); !ok) return "error: " + ok.error().message;
+  return show(events) + (decoder.done() ? "" : "not done");
+}
+
+TEST(StreamDecoder, AWholeDocumentIsTheEventsItWouldHaveBeen) {
+  EXPECT_EQ(
+      document(
+          R"({"id":"x","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Hello","reasoning_content":"hm"},"logprobs":null,"finish_reason":"length"}],"usage":{"prompt_tokens":3,"completion_tokens":2}})"),
+      "0 reasoning hm\n0 text Hello\n0 finished 1\nusage 3 0 2\n");
+  EXPECT_EQ(
+      document(
+          R"({"choices":[{"index":0,"message":{"content":null,"tool_calls":[{"id":"a","type":"function","function":{"name":"ls","arguments":"{}"}},{"id":"a","type":"function","function":{"name":"pwd","arguments":{"x":1}}}]},"finish_reason":"tool_calls"}]})"),
+      "0 call 0 begin a ls\n0 call 0 delta {}\n0 call 0 end\n0 call 1 begin a pwd\n0 call 1 delta {\"x\":1}\n0 call 1 end\n0 finished 2\n");
+  EXPECT_EQ(document(R"({"choices":[{"index":0,"text":"raw"},{"index":1,"text":"too","finish_reason":"stop"}]})"),
+            "0 text raw\n1 text too\n1 finished 0\n0 finished 0\n");
+}
+
+TEST(StreamDecoder, ADocumentThatIsNoCompletionIsAFailure) {
+  EXPECT_EQ(document(R"({"error":{"message":"out of cheese","code":"overloaded"}})"), "failed overloaded out of cheese  0\n");
+  EXPECT_EQ(document("{}"), "error: the upstream's answer makes no sense: a completion has no choices");
+  EXPECT_EQ(document(R"({"choices":[]})"), "error: the upstream's answer makes no sense: a completion has no choices");
+  EXPECT_EQ(document(R"({"choices":[7]})"), "error: the upstream's answer makes no sense: a choice is not an object");
+  EXPECT_EQ(document("[]"), "error: the upstream's answer makes no sense: it is not a JSON object");
+}
+
 TEST(StreamDecoder, AnySplitOfTheBytesGivesTheSameEvents) {
   AnswerHead head;
   head.id = "i";
