@@ -116,12 +116,13 @@ constexpr std::array table{
             .help = "a client that takes no byte for this long is gone",
             .least = 100,
             .most = day_ms},
-    Setting{.key = "model.path",
-            .flag = "model",
-            .kind = text,
-            .fallback = "embedded:",
-            .help = "GGUF file to serve (first part of a split one); embedded: is the demonstration model",
-            .worker = true},
+    Setting{
+        .key = "model.path",
+        .flag = "model",
+        .kind = text,
+        .fallback = "embedded:",
+        .help = "GGUF file to serve (first part of a split one); embedded: is the demonstration model, served when no other is configured",
+        .worker = true},
     Setting{.key = "model.id",
             .flag = "model-id",
             .kind = text,
@@ -164,6 +165,90 @@ constexpr std::array table{
             .help = "number format of the KV cache",
             .choices = "f16 q8_0 q4_0",
             .worker = true},
+    Setting{.key = "model.adapters",
+            .flag = "adapters",
+            .kind = paths,
+            .fallback = "",
+            .help = "LoRA adapters by name: NAME = \"PATH.gguf\"; chosen per request as \"model:NAME\"",
+            .worker = true,
+            .path = true},
+    Setting{.key = "model.adapter_folder",
+            .flag = "adapter-folder",
+            .kind = text,
+            .fallback = "",
+            .help = "folder whose adapters may be chosen by file name",
+            .worker = true,
+            .path = true},
+    Setting{.key = "model.adapter_bytes",
+            .flag = "adapter-bytes",
+            .kind = bytes,
+            .fallback = "1GiB",
+            .help = "memory for loaded adapters; past it the least recently used goes",
+            .worker = true},
+    Setting{.key = "model.speculation",
+            .flag = "speculation",
+            .kind = choice,
+            .fallback = "auto",
+            .help = "how tokens are guessed ahead: from repetition, by a draft model or by the model's own heads; answers stay the same",
+            .choices = "off auto lookup draft mtp",
+            .worker = true},
+    Setting{.key = "model.draft_model",
+            .flag = "draft-model",
+            .kind = text,
+            .fallback = "",
+            .help = "small GGUF of the same vocabulary that guesses ahead",
+            .worker = true,
+            .path = true},
+    Setting{.key = "model.draft_max",
+            .flag = "draft-max",
+            .kind = integer,
+            .fallback = "32",
+            .help = "tokens guessed at once, at most",
+            .least = 1,
+            .most = 63,
+            .worker = true},
+    Setting{.key = "model.mmproj",
+            .flag = "mmproj",
+            .kind = text,
+            .fallback = "",
+            .help = "GGUF of the vision projector, for models that take images",
+            .worker = true,
+            .path = true},
+    Setting{.key = "fleet.folder",
+            .flag = "models-folder",
+            .kind = text,
+            .fallback = "",
+            .help = "every GGUF file in this folder is a model, loaded when it is asked for",
+            .path = true},
+    Setting{.key = "fleet.memory",
+            .flag = "memory",
+            .kind = bytes,
+            .fallback = "auto",
+            .help = "host memory all loaded models together may take; auto = what is free at the start, less a reserve",
+            .least = mib,
+            .choices = "auto"},
+    Setting{.key = "fleet.turn",
+            .flag = "turn",
+            .kind = duration,
+            .fallback = "5s",
+            .help = "two models that do not fit side by side take turns: nobody waits longer than this for the other one to begin to leave",
+            .least = 0,
+            .most = day_ms},
+    Setting{.key = "fleet.idle_unload",
+            .flag = "idle-unload",
+            .kind = duration,
+            .fallback = "never",
+            .help = "a model nobody asked for this long is unloaded; never = only when others need the room",
+            .least = 1000,
+            .most = 365 * day_ms,
+            .choices = "never"},
+    Setting{.key = "fleet.queue_limit",
+            .flag = "load-queue-limit",
+            .kind = integer,
+            .fallback = "256",
+            .help = "requests that may wait for models to be loaded; past it: 429",
+            .least = 0,
+            .most = 1'000'000},
     Setting{.key = "scheduler.parallel",
             .flag = "parallel",
             .kind = integer,
@@ -198,10 +283,11 @@ constexpr std::array table{
     Setting{.key = "timeouts.first_token",
             .flag = "first-token-timeout",
             .kind = duration,
-            .fallback = "10m",
-            .help = "longest silence of the engine before an answer's first token",
+            .fallback = "auto",
+            .help = "longest silence of the engine before an answer's first token; auto = 90s on a GPU, 5m elsewhere",
             .least = 100,
-            .most = day_ms},
+            .most = day_ms,
+            .choices = "auto"},
     Setting{.key = "timeouts.between_tokens",
             .flag = "between-tokens-timeout",
             .kind = duration,
@@ -263,9 +349,106 @@ constexpr std::array table{
             .help = "folder hearth may write to; empty = $STATE_DIRECTORY, $XDG_STATE_HOME/hearth or ~/.local/state/hearth"},
 };
 
-const Setting* find_setting(std::string_view key) {
-  const auto it = std::find_if(table.begin(), table.end(), [&](const Setting& s) { return s.key == key; });
-  return it == table.end() ? nullptr : &*it;
+// The same setting as `like` in a model's own table. What is particular to one model does not fall back to it.
+consteval Setting own(std::string_view key, std::string_view like, std::string_view kinds, bool particular = false) {
+  for (Setting setting : table) {
+    if (setting.key != like) continue;
+    setting.key = key;
+    setting.flag = {};
+    setting.kinds = kinds;
+    if (!particular) setting.global = like;
+    return setting;
+  }
+  throw "no such setting";  // does not compile
+}
+
+constexpr std::array model_table{
+    Setting{.key = "kind",
+            .kind = choice,
+            .fallback = "worker",
+            .help = "worker: a GGUF file in hearth's own engine; command: a server hearth starts; openai, anthropic: a remote endpoint",
+            .choices = "worker command openai anthropic"},
+    Setting{.key = "path",
+            .kind = text,
+            .help = "GGUF file (first part of a split one), or embedded:; for a command only to know its size",
+            .path = true,
+            .kinds = "worker command"},
+    Setting{.key = "aliases", .kind = list, .help = "further names clients may use"},
+    Setting{.key = "roles",
+            .kind = list,
+            .help = "what it is for; empty = as its file says, else chat. The first model of a role answers requests that name none",
+            .choices = "chat embedding reranker classifier vision reward"},
+    own("context", "model.context", ""),
+    own("threads", "model.threads", "worker"),
+    own("gpu_layers", "model.gpu_layers", "worker command"),
+    own("kv_type", "model.kv_type", "worker command"),
+    own("parallel", "scheduler.parallel", "worker"),
+    own("prefix_cache", "scheduler.prefix_cache", "worker"),
+    Setting{.key = "pinned",
+            .kind = boolean,
+            .fallback = "false",
+            .help = "loaded at the start and never unloaded for another",
+            .kinds = "worker command"},
+    Setting{.key = "preload",
+            .kind = boolean,
+            .fallback = "false",
+            .help = "loaded at the start, as far as memory allows",
+            .kinds = "worker command"},
+    own("idle_unload", "fleet.idle_unload", "worker command"),
+    Setting{.key = "memory",
+            .kind = bytes,
+            .fallback = "auto",
+            .help = "memory it takes while loaded; auto = predicted from its file",
+            .choices = "auto",
+            .kinds = "worker command"},
+    own("adapters", "model.adapters", "worker", true),
+    own("adapter_folder", "model.adapter_folder", "worker", true),
+    own("adapter_bytes", "model.adapter_bytes", "worker"),
+    own("speculation", "model.speculation", "worker"),
+    own("draft_model", "model.draft_model", "worker", true),
+    own("draft_max", "model.draft_max", "worker"),
+    own("mmproj", "model.mmproj", "worker", true),
+    Setting{.key = "command",
+            .kind = list,
+            .help = "program and arguments of an OpenAI-compatible server; {port} becomes the port it is to listen on",
+            .kinds = "command"},
+    Setting{.key = "health_path", .kind = text, .fallback = "/health", .help = "answers 200 once the server can serve", .kinds = "command"},
+    Setting{.key = "url",
+            .kind = list,
+            .help = "base address, e.g. https://api.example.com/v1; a list of them serves the same model",
+            .lone = true,
+            .kinds = "openai anthropic"},
+    Setting{.key = "api_key",
+            .kind = key,
+            .help = "sent to it: \"key\", { file = \"path\" } or { env = \"NAME\" }",
+            .secret = true,
+            .kinds = "command openai anthropic"},
+    Setting{.key = "remote_model", .kind = text, .help = "its name there; empty = the same", .kinds = "command openai anthropic"},
+    Setting{.key = "tool_dialect",
+            .kind = choice,
+            .fallback = "none",
+            .help = "for engines that do not parse tool calls: how the model writes them as text",
+            .choices = "none automatic hermes qwen_xml llama3 mistral deepseek functionary fenced",
+            .kinds = "command openai"},
+    Setting{.key = "concurrency",
+            .kind = integer,
+            .fallback = "0",
+            .help = "requests it gets at a time, the others wait; 0 = no limit",
+            .least = 0,
+            .most = 1'000'000},
+    Setting{.key = "max_tokens",
+            .kind = integer,
+            .fallback = "0",
+            .help = "longest answer a request may ask for; 0 = no limit",
+            .least = 0,
+            .most = 1 << 28},
+    own("first_token", "timeouts.first_token", ""),
+    own("between_tokens", "timeouts.between_tokens", ""),
+};
+
+const Setting* find_setting(std::span<const Setting> among, std::string_view key) {
+  const auto it = std::find_if(among.begin(), among.end(), [&](const Setting& s) { return s.key == key; });
+  return it == among.end() ? nullptr : &*it;
 }
 
 Error config_error(std::string message) { return Error{ErrorCode::config_invalid, std::move(message), {}}; }
@@ -335,10 +518,16 @@ std::string expected(const Setting& setting) {
                                        : fmt::format("a whole number from {} to {}", setting.least, setting.most);
     case bytes:
       return setting.choices.empty() ? "a size such as \"64MiB\" or a number of bytes"
-                                     : "a size such as \"64MiB\", a number of bytes, or \"auto\"";
-    case duration: return "a duration such as \"90s\", \"500ms\", \"2m\" or a number of seconds";
+                                     : fmt::format("a size such as \"64MiB\", a number of bytes, or \"{}\"", setting.choices);
+    case duration:
+      return setting.choices.empty()
+                 ? "a duration such as \"90s\", \"500ms\", \"2m\" or a number of seconds"
+                 : fmt::format("a duration such as \"90s\", \"500ms\", \"2m\", a number of seconds, or \"{}\"", setting.choices);
     case choice: return fmt::format("one of {}", fmt::join(words_of(setting.choices), ", "));
-    case list: return "a list of texts";
+    case boolean: return "true or false";
+    case list: return setting.lone ? "a text or a list of texts" : "a list of texts";
+    case paths: return "a table of files: { NAME = \"PATH\" }";
+    case key: return "\"KEY\", { file = \"PATH\" } or { env = \"NAME\" }";
     case keys: return "a table of keys: name = \"key\" or name = { file = \"path\" }";
   }
   return {};
@@ -359,6 +548,27 @@ Result<ConfigValue> in_range(const Setting& setting, std::int64_t value) {
   return ConfigValue(value);
 }
 
+// "a, b" → a and b.
+std::vector<std::string> items_of(std::string_view given) {
+  std::vector<std::string> out;
+  while (!given.empty()) {
+    const auto end = std::min(given.find(','), given.size());
+    if (auto item = trimmed(given.substr(0, end)); !item.empty()) out.push_back(std::move(item));
+    given.remove_prefix(std::min(end + 1, given.size()));
+  }
+  return out;
+}
+
+// A word as it is, where the setting takes any or this one.
+Result<std::string> known_word(const Setting& setting, std::string_view given) {
+  const auto words = words_of(setting.choices);
+  if (words.empty() || std::find(words.begin(), words.end(), given) != words.end()) return std::string(given);
+  const std::string near = nearest(given, words);
+  return config_error(fmt::format("must be {}{}, not \"{}\"{}", setting.kind == list ? "a list of texts, each " : "",
+                                  setting.kind == list ? fmt::format("one of {}", fmt::join(words, ", ")) : expected(setting), given,
+                                  near.empty() ? "" : fmt::format("; did you mean \"{}\"?", near)));
+}
+
 // From a flag, a variable, or a text in the file.
 Result<ConfigValue> parse_text(const Setting& setting, std::string_view given) {
   const auto wrong = [&] { return config_error(fmt::format("must be {}, not \"{}\"", expected(setting), given)); };
@@ -377,21 +587,34 @@ Result<ConfigValue> parse_text(const Setting& setting, std::string_view given) {
       return in_range(setting, *number);
     }
     case choice: {
-      const auto words = words_of(setting.choices);
-      if (std::find(words.begin(), words.end(), given) != words.end()) return ConfigValue(std::string(given));
-      const std::string near = nearest(given, words);
-      if (near.empty()) return wrong();
-      return config_error(fmt::format("must be {}, not \"{}\"; did you mean \"{}\"?", expected(setting), given, near));
+      auto word = known_word(setting, given);
+      if (!word) return std::move(word).error();
+      return ConfigValue(std::move(*word));
     }
+    case boolean:
+      if (given == "true" || given == "1") return ConfigValue(std::int64_t{1});
+      if (given == "false" || given == "0" || given.empty()) return ConfigValue(std::int64_t{0});
+      return wrong();
     case list: {
       std::vector<std::string> out;
-      while (!given.empty()) {
-        const auto end = std::min(given.find(','), given.size());
-        if (auto item = trimmed(given.substr(0, end)); !item.empty()) out.push_back(std::move(item));
-        given.remove_prefix(std::min(end + 1, given.size()));
+      for (auto& item : items_of(given)) {
+        auto word = known_word(setting, item);
+        if (!word) return std::move(word).error();
+        out.push_back(std::move(*word));
       }
       return ConfigValue(std::move(out));
     }
+    case paths: {
+      std::map<std::string, std::string> out;
+      for (const auto& item : items_of(given)) {
+        const auto equals = item.find('=');
+        if (equals == std::string::npos || equals == 0 || equals + 1 == item.size())
+          return config_error(fmt::format("must be NAME=PATH, or several with commas between, not \"{}\"", item));
+        out[trimmed(item.substr(0, equals))] = trimmed(item.substr(equals + 1));
+      }
+      return ConfigValue(std::move(out));
+    }
+    case key: return ConfigValue(std::string(given));
     case keys: break;
   }
   return ConfigValue(std::map<std::string, std::string>());
@@ -419,9 +642,32 @@ Result<std::string> read_key_file(const std::filesystem::path& path) {
   return line;
 }
 
+std::string toml_text(std::string_view text) {
+  std::string out = "\"";
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    if (static_cast<unsigned char>(c) < 0x20) {
+      out += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
+    } else {
+      out += c;
+    }
+  }
+  return out + "\"";
+}
+
+// A table's name as the file would write it.
+std::string toml_key(std::string_view name) {
+  const bool bare =
+      !name.empty() && std::all_of(name.begin(), name.end(), [](unsigned char c) { return std::isalnum(c) != 0 || c == '_' || c == '-'; });
+  return bare ? std::string(name) : toml_text(name);
+}
+
+std::string_view leaf_of(const Setting& setting) { return setting.key.substr(setting.key.find('.') + 1); }
+
 class FileReader {
  public:
-  FileReader(Config& config, std::string path) : config_(config), path_(std::move(path)) {}
+  FileReader(Config& config, std::string path, const Environment& environment)
+      : config_(config), path_(std::move(path)), environment_(environment) {}
 
   Result<void> read() {
     std::ifstream file(path_);
@@ -430,7 +676,8 @@ class FileReader {
     try {
       const toml::table root = toml::parse(source, path_);
       for (const auto& [name, node] : root) {
-        if (auto done = section(std::string(name.str()), node, name.source()); !done) return done;
+        auto done = name.str() == "models" ? models(node, name.source()) : section(std::string(name.str()), node, name.source());
+        if (!done) return done;
       }
     } catch (const toml::parse_error& fault) { return at(fault.source(), std::string(fault.description())); }
     return {};
@@ -440,6 +687,11 @@ class FileReader {
   Error at(const toml::source_region& where, const std::string& message) const {
     return config_error(fmt::format("{}:{}:{}: {}", path_, where.begin.line, where.begin.column, message));
   }
+  // "listen.port must be …", "auth.keys: the key …".
+  static std::string about(const std::string& key, const Error& fault) {
+    return key + (fault.message.starts_with(':') ? "" : " ") + fault.message;
+  }
+  std::string line_of(const toml::source_region& where) const { return fmt::format("{}:{}", path_, where.begin.line); }
 
   Result<void> section(const std::string& name, const toml::node& node, const toml::source_region& where) {
     std::vector<std::string_view> sections, leaves, all;
@@ -449,6 +701,7 @@ class FileReader {
       leaves.push_back(setting.key.substr(dot + 1));
       all.push_back(setting.key);
     }
+    sections.push_back("models");
     const bool known = std::find(sections.begin(), sections.end(), name) != sections.end();
     if (!known) {
       std::string message = fmt::format("\"{}\" is not a {}", name, node.is_table() ? "section" : "setting");
@@ -468,11 +721,11 @@ class FileReader {
       return at(where, fmt::format("\"{}\" is a section: write [{}] on a line of its own, and its settings below", name, name));
     for (const auto& [leaf, value] : *entries) {
       const std::string key = name + "." + std::string(leaf.str());
-      const Setting* setting = find_setting(key);
+      const Setting* setting = find_setting(table, key);
       if (setting == nullptr) {
         std::vector<std::string_view> here;
         for (const auto& s : table) {
-          if (s.key.starts_with(name + ".")) here.push_back(s.key.substr(name.size() + 1));
+          if (s.key.starts_with(name + ".")) here.push_back(leaf_of(s));
         }
         const std::string near = nearest(leaf.str(), here);
         const std::string elsewhere = near.empty() ? nearest(key, all) : std::string();
@@ -482,103 +735,221 @@ class FileReader {
                                                                   : fmt::format("; [{}] has {}", name, fmt::join(here, ", "))));
       }
       auto parsed = read_value(*setting, value);
-      if (!parsed) return at(value.source(), key + " " + parsed.error().message);
-      config_.set(key, std::move(*parsed), fmt::format("{}:{}", path_, leaf.source().begin.line));
+      if (!parsed) return at(value.source(), about(key, parsed.error()));
+      config_.set(key, std::move(*parsed), line_of(leaf.source()));
     }
     return {};
+  }
+
+  Result<void> models(const toml::node& node, const toml::source_region& where) {
+    const auto* tables = node.as_table();
+    if (tables == nullptr)
+      return at(where, "\"models\" is a section: write [models.NAME] on a line of its own, and the model's settings below");
+    struct Found {
+      std::string name;
+      const toml::node* node;
+      toml::source_region where;
+    };
+    std::vector<Found> found;
+    for (const auto& [name, entry] : *tables) found.push_back({std::string(name.str()), &entry, name.source()});
+    // The order of the file counts: the first model of a role is its default.
+    std::sort(found.begin(), found.end(), [](const Found& a, const Found& b) {
+      return std::pair(a.where.begin.line, a.where.begin.column) < std::pair(b.where.begin.line, b.where.begin.column);
+    });
+    for (const auto& one : found) {
+      if (!one.node->is_table()) {
+        const bool fleet = find_setting(table, "fleet." + one.name) != nullptr;
+        return at(one.where, fmt::format("\"models.{}\" must be a table, one for each model: [models.NAME]{}", one.name,
+                                         fleet ? fmt::format("; did you mean {} in section [fleet]?", one.name) : ""));
+      }
+      auto done = model(one.name, *one.node->as_table(), one.where);
+      if (!done) return done;
+    }
+    return {};
+  }
+
+  Result<void> model(const std::string& name, const toml::table& entries, const toml::source_region& where) {
+    const std::string shown = "models." + toml_key(name);
+    const bool plain = std::all_of(name.begin(), name.end(), [](unsigned char c) { return c > ' ' && c != 0x7f; });
+    if (name.empty() || name.size() > 200 || !plain)
+      return at(where, fmt::format("\"{}\" cannot name a model: 1 to 200 characters, without spaces", shown));
+    ModelConfig model;
+    model.name = name;
+    model.place = line_of(where);
+    std::vector<std::string_view> leaves;
+    for (const auto& setting : model_table) leaves.push_back(setting.key);
+    for (const auto& [leaf, value] : entries) {
+      const std::string key(leaf.str());
+      const Setting* setting = find_setting(model_table, key);
+      if (setting == nullptr) {
+        const std::string near = nearest(key, leaves);
+        // [models.qwen2.5-7b] is a table "5-7b" in a table "qwen2".
+        if (value.is_table() && near.empty())
+          return at(leaf.source(), fmt::format("\"{}\" is not a setting of a model; a name with a dot stands in quotes: [models.\"{}.{}\"]",
+                                               key, name, key));
+        return at(leaf.source(), fmt::format("\"{}.{}\" is not a setting of a model{}", shown, key,
+                                             near.empty() ? fmt::format("; there are {}", fmt::join(leaves, ", "))
+                                                          : fmt::format("; did you mean \"{}\"?", near)));
+      }
+      auto parsed = read_value(*setting, value);
+      if (!parsed) return at(value.source(), about(shown + "." + key, parsed.error()));
+      model.set(key, std::move(*parsed), line_of(leaf.source()));
+      model.given.insert(key);
+    }
+    for (const auto& setting : model_table) {
+      if (model.given.contains(setting.key) || !setting.global.empty()) continue;
+      auto value = parse_text(setting, setting.fallback);
+      assert(value.ok());
+      model.set(setting.key, std::move(*value), "default");
+    }
+    const std::string& kind = model.text("kind");
+    for (const auto& key : model.given) {
+      const Setting& setting = *find_setting(model_table, key);
+      const auto kinds = words_of(setting.kinds);
+      if (kinds.empty() || std::find(kinds.begin(), kinds.end(), kind) != kinds.end()) continue;
+      return config_error(fmt::format("{}: {}.{} is for models of kind {}, and this one is of kind {}{}", model.origin(key), shown, key,
+                                      fmt::join(kinds, " or "), kind, model.given.contains("kind") ? "" : " (the default)"));
+    }
+    config_.models.push_back(std::move(model));
+    return {};
+  }
+
+  // Where a file name in the configuration file leads.
+  std::string resolved(const std::string& given) const {
+    if (given.empty() || given == "embedded:") return given;
+    if (given.starts_with("~/")) {
+      const char* home = environment_ ? environment_("HOME") : nullptr;
+      if (home != nullptr) return home + given.substr(1);
+    }
+    return (std::filesystem::path(path_).parent_path() / given).lexically_normal().string();
   }
 
   Result<ConfigValue> read_value(const Setting& setting, const toml::node& node) {
     const auto wrong = [&](const toml::node& found) {
       return config_error(fmt::format("must be {}, not {}", expected(setting), toml_type_name(found)));
     };
-    if (setting.kind == keys) {
-      const auto* entries = node.as_table();
-      if (entries == nullptr) return wrong(node);
-      std::map<std::string, std::string> out;
-      for (const auto& [name, value] : *entries) {
-        auto key = read_key(std::string(name.str()), value);
-        if (!key) return std::move(key).error();
-        out[std::string(name.str())] = std::move(*key);
+    const auto* as_text = node.as_string();
+    switch (setting.kind) {
+      case keys:
+      case paths: {
+        const auto* entries = node.as_table();
+        if (entries == nullptr) return wrong(node);
+        std::map<std::string, std::string> out;
+        for (const auto& [name, value] : *entries) {
+          auto read = setting.kind == keys ? read_named_key(std::string(name.str()), value) : read_path(std::string(name.str()), value);
+          if (!read) return std::move(read).error();
+          out[std::string(name.str())] = std::move(*read);
+        }
+        return ConfigValue(std::move(out));
       }
-      return ConfigValue(std::move(out));
-    }
-    if (setting.kind == list) {
-      const auto* items = node.as_array();
-      if (items == nullptr) return wrong(node);
-      std::vector<std::string> out;
-      for (const auto& item : *items) {
-        const auto* value = item.as_string();
-        if (value == nullptr) return config_error(fmt::format("must be a list of texts, but one is {}", toml_type_name(item)));
-        out.push_back(value->get());
+      case key: {
+        auto read = read_key(node);
+        if (!read) return std::move(read).error();
+        return ConfigValue(std::move(*read));
       }
-      return ConfigValue(std::move(out));
-    }
-    if (const auto* value = node.as_integer(); value != nullptr) {
-      switch (setting.kind) {
-        case integer:
-        case bytes: return in_range(setting, value->get());
-        case duration:
-          return value->get() > day_ms ? Result<ConfigValue>(config_error(out_of_range(setting))) : in_range(setting, value->get() * 1000);
-        default: return wrong(node);
+      case list: {
+        if (setting.lone && as_text != nullptr) return ConfigValue(std::vector<std::string>{as_text->get()});
+        const auto* items = node.as_array();
+        if (items == nullptr) return wrong(node);
+        std::vector<std::string> out;
+        for (const auto& item : *items) {
+          const auto* value = item.as_string();
+          if (value == nullptr) return config_error(fmt::format("must be a list of texts, but one is {}", toml_type_name(item)));
+          auto word = known_word(setting, value->get());
+          if (!word) return std::move(word).error();
+          out.push_back(std::move(*word));
+        }
+        return ConfigValue(std::move(out));
       }
+      case boolean: {
+        const auto* value = node.as_boolean();
+        if (value == nullptr) return wrong(node);
+        return ConfigValue(std::int64_t{value->get()});
+      }
+      case integer:
+      case bytes:
+      case duration:
+        if (const auto* value = node.as_integer(); value != nullptr) {
+          if (setting.kind != duration) return in_range(setting, value->get());
+          return value->get() > setting.most / 1000 ? Result<ConfigValue>(config_error(out_of_range(setting)))
+                                                    : in_range(setting, value->get() * 1000);
+        }
+        if (const auto* value = node.as_floating_point(); value != nullptr && setting.kind == duration && std::abs(value->get()) < 1e9)
+          return in_range(setting, static_cast<std::int64_t>(std::llround(value->get() * 1000)));
+        if (as_text != nullptr && setting.kind != integer) return parse_text(setting, as_text->get());
+        return wrong(node);
+      case text:
+      case choice:
+        if (as_text == nullptr) return wrong(node);
+        return parse_text(setting, setting.path ? resolved(as_text->get()) : as_text->get());
     }
-    if (const auto* value = node.as_floating_point(); value != nullptr && setting.kind == duration && std::abs(value->get()) < 1e9) {
-      return in_range(setting, static_cast<std::int64_t>(std::llround(value->get() * 1000)));
-    }
-    if (const auto* value = node.as_string(); value != nullptr && setting.kind != integer) return parse_text(setting, value->get());
     return wrong(node);
   }
 
-  Result<std::string> read_key(const std::string& name, const toml::node& node) {
-    if (const auto* key = node.as_string(); key != nullptr) return key->get();
+  Result<std::string> read_path(const std::string& name, const toml::node& node) {
+    const auto* path = node.as_string();
+    if (path == nullptr || path->get().empty())
+      return config_error(fmt::format(": the file of \"{}\" must be a text in quotes, not {}", name, toml_type_name(node)));
+    // They travel to the worker as NAME=PATH,NAME=PATH.
+    if ((name + path->get()).find(',') != std::string::npos || name.find('=') != std::string::npos)
+      return config_error(fmt::format(": the name and the file of \"{}\" may hold no comma, and the name no \"=\"", name));
+    return resolved(path->get());
+  }
+
+  Result<std::string> read_named_key(const std::string& name, const toml::node& node) {
+    auto read = read_key(node);
+    if (!read && (node.is_string() || node.is_table())) return read;
+    if (!read) return config_error(fmt::format(": the key of \"{}\" must be a text, {{ file = \"path\" }} or {{ env = \"NAME\" }}", name));
+    return read;
+  }
+
+  Result<std::string> read_key(const toml::node& node) {
+    if (const auto* given = node.as_string(); given != nullptr) return given->get();
     if (const auto* entry = node.as_table(); entry != nullptr && entry->size() == 1) {
-      if (const auto* file = entry->get_as<std::string>("file"); file != nullptr)
-        return read_key_file(std::filesystem::path(path_).parent_path() / file->get());
+      if (const auto* file = entry->get_as<std::string>("file"); file != nullptr) return read_key_file(resolved(file->get()));
+      if (const auto* variable = entry->get_as<std::string>("env"); variable != nullptr) {
+        const char* value = environment_ ? environment_(variable->get().c_str()) : nullptr;
+        if (value == nullptr || *value == '\0')
+          return config_error(fmt::format("cannot be read: the variable {} is not set", variable->get()));
+        return std::string(value);
+      }
     }
-    return config_error(fmt::format(": the key of \"{}\" must be a text or {{ file = \"path\" }}", name));
+    return config_error("must be \"KEY\", { file = \"PATH\" } or { env = \"NAME\" }");
   }
 
   Config& config_;
-  std::string path_;
+  const std::string path_;
+  const Environment& environment_;
 };
-
-std::string toml_text(std::string_view text) {
-  std::string out = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') out += '\\';
-    if (static_cast<unsigned char>(c) < 0x20) {
-      out += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
-    } else {
-      out += c;
-    }
-  }
-  return out + "\"";
-}
 
 // As it would stand in the file.
 std::string show(const Setting& setting, const ConfigValue& value) {
   constexpr std::string_view masked = "\"********\"";
+  const auto word_or = [&](std::span<const Unit> units) {
+    const auto number = std::get<std::int64_t>(value);
+    return toml_text(number < 0 ? std::string(setting.choices) : show_quantity(number, units));
+  };
   switch (setting.kind) {
+    case key:
     case text:
     case choice: {
       const auto& given = std::get<std::string>(value);
       return setting.secret && !given.empty() ? std::string(masked) : toml_text(given);
     }
     case integer: return std::to_string(std::get<std::int64_t>(value));
-    case bytes:
-      return std::get<std::int64_t>(value) < 0 ? toml_text(setting.choices)
-                                               : toml_text(show_quantity(std::get<std::int64_t>(value), byte_units));
-    case duration: return toml_text(show_quantity(std::get<std::int64_t>(value), duration_units));
+    case bytes: return word_or(byte_units);
+    case duration: return word_or(duration_units);
+    case boolean: return std::get<std::int64_t>(value) != 0 ? "true" : "false";
     case list: {
       std::vector<std::string> items;
       for (const auto& item : std::get<std::vector<std::string>>(value)) items.push_back(toml_text(item));
       return fmt::format("[{}]", fmt::join(items, ", "));
     }
+    case paths:
     case keys: {
       std::vector<std::string> items;
-      for (const auto& [name, key] : std::get<std::map<std::string, std::string>>(value))
-        items.push_back(toml_text(name) + " = " + std::string(masked));
+      for (const auto& [name, entry] : std::get<std::map<std::string, std::string>>(value))
+        items.push_back(toml_key(name) + " = " + (setting.secret ? std::string(masked) : toml_text(entry)));
       return items.empty() ? "{}" : fmt::format("{{ {} }}", fmt::join(items, ", "));
     }
   }
@@ -588,6 +959,7 @@ std::string show(const Setting& setting, const ConfigValue& value) {
 }  // namespace
 
 std::span<const Setting> settings() { return table; }
+std::span<const Setting> model_settings() { return model_table; }
 
 std::string variable_name(const Setting& setting) {
   std::string out = "HEARTH_";
@@ -595,25 +967,49 @@ std::string variable_name(const Setting& setting) {
   return out;
 }
 
-const Config::Entry& Config::entry(std::string_view key) const {
+const ConfigValues::Entry& ConfigValues::entry(std::string_view key) const {
   const auto it = entries_.find(key);
   assert(it != entries_.end());
   return it->second;
 }
-std::int64_t Config::integer(std::string_view key) const { return std::get<std::int64_t>(entry(key).value); }
-const std::string& Config::text(std::string_view key) const { return std::get<std::string>(entry(key).value); }
-const std::vector<std::string>& Config::list(std::string_view key) const { return std::get<std::vector<std::string>>(entry(key).value); }
-const std::map<std::string, std::string>& Config::keys(std::string_view key) const {
+std::int64_t ConfigValues::integer(std::string_view key) const { return std::get<std::int64_t>(entry(key).value); }
+const std::string& ConfigValues::text(std::string_view key) const { return std::get<std::string>(entry(key).value); }
+const std::vector<std::string>& ConfigValues::list(std::string_view key) const {
+  return std::get<std::vector<std::string>>(entry(key).value);
+}
+const std::map<std::string, std::string>& ConfigValues::keys(std::string_view key) const {
   return std::get<std::map<std::string, std::string>>(entry(key).value);
 }
-const std::string& Config::origin(std::string_view key) const { return entry(key).origin; }
+const std::string& ConfigValues::origin(std::string_view key) const { return entry(key).origin; }
 
-void Config::set(std::string_view key, ConfigValue value, std::string origin) {
+void ConfigValues::set(std::string_view key, ConfigValue value, std::string origin) {
   entries_.insert_or_assign(std::string(key), Entry{std::move(value), std::move(origin)});
+}
+
+std::string ConfigValues::as_flag(const Setting& setting) const {
+  const auto number_or_word = [&](std::string_view unit) {
+    return integer(setting.key) < 0 ? std::string(setting.choices) : fmt::format("{}{}", integer(setting.key), unit);
+  };
+  switch (setting.kind) {
+    case SettingKind::integer: return std::to_string(integer(setting.key));
+    case boolean: return is(setting.key) ? "true" : "false";
+    case bytes: return number_or_word("");
+    case SettingKind::duration: return number_or_word("ms");
+    case SettingKind::list: return fmt::format("{}", fmt::join(list(setting.key), ","));
+    case paths: {
+      std::string out;
+      for (const auto& [name, path] : keys(setting.key)) out += fmt::format("{}{}={}", out.empty() ? "" : ",", name, path);
+      return out;
+    }
+    default: return text(setting.key);
+  }
 }
 
 std::string Config::print() const {
   std::string out;
+  const auto add = [&](std::string_view name, const Setting& setting, const Entry& value) {
+    out += fmt::format("{:<48}  # {}\n", fmt::format("{} = {}", name, show(setting, value.value)), value.origin);
+  };
   std::string_view section;
   for (const auto& setting : table) {
     const auto dot = setting.key.find('.');
@@ -621,8 +1017,13 @@ std::string Config::print() const {
       section = setting.key.substr(0, dot);
       out += fmt::format("{}[{}]\n", out.empty() ? "" : "\n", section);
     }
-    const auto& value = entry(setting.key);
-    out += fmt::format("{:<48}  # {}\n", fmt::format("{} = {}", setting.key.substr(dot + 1), show(setting, value.value)), value.origin);
+    add(leaf_of(setting), setting, entry(setting.key));
+  }
+  for (const auto& model : models) {
+    out += fmt::format("\n{:<48}  # {}\n", fmt::format("[models.{}]", toml_key(model.name)), model.place);
+    for (const auto& setting : model_table) {
+      if (model.given.contains(setting.key)) add(setting.key, setting, model.entry(setting.key));
+    }
   }
   return out;
 }
@@ -654,7 +1055,7 @@ Result<Config> load_config(const ConfigSources& sources) {
   }
   const std::string file = sources.file.empty() ? find_config_file(sources.environment) : sources.file;
   if (!file.empty() && file != "none") {
-    if (auto done = FileReader(config, file).read(); !done) return std::move(done).error();
+    if (auto done = FileReader(config, file, sources.environment).read(); !done) return std::move(done).error();
   }
   for (const auto& setting : table) {
     if (setting.flag.empty()) continue;
@@ -668,6 +1069,13 @@ Result<Config> load_config(const ConfigSources& sources) {
       auto value = parse_text(setting, given->second);
       if (!value) return config_error("--" + given->first + " " + value.error().message);
       config.set(setting.key, std::move(*value), "--" + given->first);
+    }
+  }
+  for (auto& model : config.models) {
+    for (const auto& setting : model_table) {
+      if (setting.global.empty() || model.given.contains(setting.key)) continue;
+      const auto& general = config.entry(setting.global);
+      model.set(setting.key, general.value, general.origin);
     }
   }
   return config;

@@ -1,11 +1,13 @@
-// Every setting of hearth, once. The table in config.cpp is the single source of flags, HEARTH_* variables, keys of the TOML file, their checks,
+// Every setting of hearth, once. The tables in config.cpp are the single source of flags, HEARTH_* variables, keys of the TOML file, their checks,
 // `hearth serve --print-config` and the test that the documentation is complete. A value comes from, in this order: flag, environment, file, default.
+// A model has a table of its own, [models.NAME], in the file only; what it leaves out, the settings for all models say.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,8 +24,11 @@ enum class SettingKind {
   bytes,     // "64MiB", or a number of bytes
   duration,  // "90s", "500ms", "2m", or a number of seconds
   choice,    // one of Setting::choices
+  boolean,   // kept as 0 or 1
   list,      // texts; comma-separated in flags and variables
-  keys,      // a table: name = "key", or name = { file = "path" }; in the file only
+  paths,     // a table: name = "path"; NAME=PATH,NAME=PATH in flags and variables
+  key,       // "key", { file = "path" } or { env = "NAME" }; in the file only
+  keys,      // a table of such keys
 };
 
 struct Setting {
@@ -34,17 +39,24 @@ struct Setting {
   std::string_view help;      // one line, for --help and the documentation
   std::int64_t least = 0;     // integer, bytes, duration in ms
   std::int64_t most = INT64_MAX;
-  std::string_view choices;  // choice: "f16 q8_0 q4_0"; bytes: "auto" when that is a value too, kept as -1
-  bool secret = false;       // masked when shown, and never a flag: process lists show those
-  bool worker = false;       // also a flag of `hearth worker`
+  // choice: "f16 q8_0 q4_0"; list: the same, for each text; bytes and duration: a word that is a value too, kept as -1
+  std::string_view choices;
+  bool secret = false;      // masked when shown, and never a flag: process lists show those
+  bool worker = false;      // also a flag of `hearth worker`
+  bool path = false;        // names files: in the configuration file relative to its folder, and "~/" is the home folder
+  bool lone = false;        // list: a single text will do
+  std::string_view kinds;   // of a model: the kinds of model that have it; empty = all
+  std::string_view global;  // of a model: the setting that holds for models without it
 };
 
 std::span<const Setting> settings();
+// Those of a [models.NAME] table; their keys are bare ("path").
+std::span<const Setting> model_settings();
 std::string variable_name(const Setting& setting);  // "HEARTH_PORT"
 
 using ConfigValue = std::variant<std::int64_t, std::string, std::vector<std::string>, std::map<std::string, std::string>>;
 
-class Config {
+class ConfigValues {
  public:
   struct Entry {
     ConfigValue value;
@@ -53,20 +65,35 @@ class Config {
 
   // These assert that the setting exists and has that kind.
   std::int64_t integer(std::string_view key) const;
+  bool is(std::string_view key) const { return integer(key) != 0; }
   const std::string& text(std::string_view key) const;
   const std::vector<std::string>& list(std::string_view key) const;
   const std::map<std::string, std::string>& keys(std::string_view key) const;
   std::chrono::milliseconds duration(std::string_view key) const { return std::chrono::milliseconds(integer(key)); }
   const std::string& origin(std::string_view key) const;
-
-  // The configuration as TOML, every line with where its value comes from; secrets masked.
-  std::string print() const;
+  const Entry& entry(std::string_view key) const;
+  // A setting's value as `hearth worker` takes it.
+  std::string as_flag(const Setting& setting) const;
 
   void set(std::string_view key, ConfigValue value, std::string origin);
 
  private:
-  const Entry& entry(std::string_view key) const;
   std::map<std::string, Entry, std::less<>> entries_;
+};
+
+// One [models.NAME] table, with what it leaves out filled in.
+struct ModelConfig : ConfigValues {
+  std::string name;
+  std::string place;                         // "/etc/hearth/hearth.toml:12"
+  std::set<std::string, std::less<>> given;  // the keys that stand in the table itself
+};
+
+class Config : public ConfigValues {
+ public:
+  std::vector<ModelConfig> models;  // in the order of the file
+
+  // The configuration as TOML, every line with where its value comes from; secrets masked.
+  std::string print() const;
 };
 
 // Looks up one environment variable; nullptr when it is not set.

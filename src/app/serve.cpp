@@ -83,18 +83,7 @@ std::vector<std::string> worker_command(const Config& config, const std::string&
   std::vector<std::string> command{std::filesystem::read_symlink("/proc/self/exe", ec).string(), "worker"};
   for (const auto& setting : settings()) {
     if (!setting.worker) continue;
-    std::string value;
-    if (setting.key == "model.id") {
-      value = model_id;
-    } else if (setting.kind == SettingKind::duration) {
-      value = fmt::format("{}ms", config.integer(setting.key));
-    } else if (setting.kind == SettingKind::bytes) {
-      value = config.integer(setting.key) < 0 ? std::string(setting.choices) : std::to_string(config.integer(setting.key));
-    } else if (setting.kind == SettingKind::integer) {
-      value = std::to_string(config.integer(setting.key));
-    } else {
-      value = config.text(setting.key);
-    }
+    const std::string value = setting.key == "model.id" ? model_id : config.as_flag(setting);
     // One argument, so that a value that begins with a dash stays a value.
     command.push_back(fmt::format("--{}={}", setting.flag, value));
   }
@@ -127,7 +116,7 @@ Result<gateway::GatewayOptions> gateway_options(const Config& config, const std:
   out.worker.command = worker_command(config, model_id);
   out.worker.hang_limit = config.duration("timeouts.hang");
   out.worker.stop_grace = config.duration("timeouts.drain");
-  out.upstream.first_event = config.duration("timeouts.first_token");
+  if (config.integer("timeouts.first_token") > 0) out.upstream.first_event = config.duration("timeouts.first_token");
   out.upstream.next_event = config.duration("timeouts.between_tokens");
   if (const auto& address = config.text("engine.url"); !address.empty()) {
     auto url = parse_url(address);

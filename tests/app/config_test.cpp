@@ -142,11 +142,89 @@ TEST(Config, PrintedConfigurationIsAConfigurationAndHidesSecrets) {
       case SettingKind::text:
       case SettingKind::choice: EXPECT_EQ(again->text(setting.key), config->text(setting.key)) << setting.key; break;
       case SettingKind::list: EXPECT_EQ(again->list(setting.key), config->list(setting.key)) << setting.key; break;
-      case SettingKind::keys: break;
+      case SettingKind::key:
+      case SettingKind::keys:
+      case SettingKind::paths: break;
       default: EXPECT_EQ(again->integer(setting.key), config->integer(setting.key)) << setting.key;
     }
   }
   fs::remove_all(folder);
+}
+
+TEST(Models, TablesArriveInTheOrderOfTheFileAndFallBackToWhatHoldsForAll) {
+  const auto config = load_config({.file = (cases / "models_good.toml").string(), .environment = {}, .flags = {{"threads", "3"}}});
+  ASSERT_TRUE(config.ok()) << config.error().message;
+  std::vector<std::string> names;
+  for (const auto& model : config->models) names.push_back(model.name);
+  EXPECT_EQ(names, (std::vector<std::string>{"zebra", "qwen2.5:7b", "served", "cloud", "many"}));
+  EXPECT_EQ(config->text("fleet.folder"), (cases / "models").string());
+  const auto& zebra = config->models[0];
+  EXPECT_EQ(zebra.place, (cases / "models_good.toml").string() + ":7");
+  EXPECT_EQ(zebra.text("kind"), "worker");
+  EXPECT_EQ(zebra.text("path"), (cases / "z.gguf").string());
+  EXPECT_TRUE(zebra.is("pinned"));
+  EXPECT_FALSE(zebra.is("preload"));
+  EXPECT_EQ(zebra.list("roles"), (std::vector<std::string>{"chat", "vision"}));
+  EXPECT_EQ(zebra.keys("adapters"), (std::map<std::string, std::string>{{"sql", (cases / "sql.gguf").string()}, {"law", "/srv/law.gguf"}}));
+  EXPECT_EQ(zebra.text("kv_type"), "q8_0");
+  EXPECT_EQ(zebra.integer("threads"), 3);
+  EXPECT_EQ(zebra.origin("threads"), "--threads");
+  EXPECT_EQ(zebra.duration("idle_unload"), std::chrono::minutes(15));
+  EXPECT_EQ(zebra.integer("memory"), -1);
+  const auto& qwen = config->models[1];
+  EXPECT_EQ(qwen.integer("context"), 65536);
+  EXPECT_EQ(qwen.integer("idle_unload"), -1);
+  EXPECT_EQ(config->models[2].integer("memory"), std::int64_t{2} << 30);
+  const auto& cloud = config->models[3];
+  EXPECT_EQ(cloud.list("url"), std::vector<std::string>{"https://api.example.com/api/v1"});
+  EXPECT_EQ(cloud.text("api_key"), "bob-secret-9876543210");
+  EXPECT_EQ(cloud.duration("first_token"), std::chrono::seconds(20));
+  EXPECT_EQ(config->models[4].list("url").size(), 2u);
+}
+
+TEST(Models, WhatIsParticularToOneModelDoesNotFallBack) {
+  const auto config = load_config({.file = (cases / "models_good.toml").string(),
+                                   .environment = {},
+                                   .flags = {{"draft-model", "d.gguf"}, {"adapters", "x=/x.gguf"}, {"mmproj", "m.gguf"}}});
+  ASSERT_TRUE(config.ok()) << config.error().message;
+  EXPECT_EQ(config->keys("model.adapters").at("x"), "/x.gguf");
+  const auto& qwen = config->models[1];
+  EXPECT_EQ(qwen.text("draft_model"), "");
+  EXPECT_EQ(qwen.text("mmproj"), "");
+  EXPECT_TRUE(qwen.keys("adapters").empty());
+}
+
+TEST(Models, KeysComeFromTheEnvironmentAndHomeStandsForTilde) {
+  std::string pattern = (fs::temp_directory_path() / "hearth-config-XXXXXX").string();
+  const fs::path folder = mkdtemp(pattern.data());
+  std::ofstream(folder / "a.toml") << "[fleet]\nfolder = \"~/models\"\n[models.a]\nkind = \"openai\"\nurl = \"https://a.example\"\n"
+                                      "api_key = { env = \"SOME_KEY\" }\n";
+  const auto config = load_config({.file = (folder / "a.toml").string(),
+                                   .environment = environment_of({{"SOME_KEY", "from-the-environment"}, {"HOME", "/home/ada"}}),
+                                   .flags = {}});
+  fs::remove_all(folder);
+  ASSERT_TRUE(config.ok()) << config.error().message;
+  EXPECT_EQ(config->models[0].text("api_key"), "from-the-environment");
+  EXPECT_EQ(config->text("fleet.folder"), "/home/ada/models");
+  EXPECT_EQ(config->print().find("from-the-environment"), std::string::npos);
+}
+
+TEST(Models, PrintedTablesAreTablesAgain) {
+  const auto config = load_config({.file = (cases / "models_good.toml").string(), .environment = {}, .flags = {}});
+  ASSERT_TRUE(config.ok()) << config.error().message;
+  std::string pattern = (fs::temp_directory_path() / "hearth-config-XXXXXX").string();
+  const fs::path folder = mkdtemp(pattern.data());
+  std::ofstream(folder / "printed.toml") << config->print();
+  const auto again = load_config({.file = (folder / "printed.toml").string(), .environment = {}, .flags = {}});
+  fs::remove_all(folder);
+  ASSERT_TRUE(again.ok()) << again.error().message << config->print();
+  ASSERT_EQ(again->models.size(), config->models.size());
+  for (std::size_t i = 0; i < again->models.size(); ++i) {
+    EXPECT_EQ(again->models[i].name, config->models[i].name);
+    for (const auto& setting : model_settings()) {
+      if (!setting.secret) EXPECT_EQ(again->models[i].entry(setting.key).value, config->models[i].entry(setting.key).value) << setting.key;
+    }
+  }
 }
 
 TEST(Settings, HaveUniqueKeysAndFlags) {
@@ -157,6 +235,11 @@ TEST(Settings, HaveUniqueKeysAndFlags) {
     EXPECT_FALSE(setting.help.empty()) << setting.key;
   }
   EXPECT_EQ(variable_name(settings()[1]), "HEARTH_PORT");
+  for (const auto& setting : model_settings()) {
+    EXPECT_EQ(keys[setting.key]++, 0) << setting.key;
+    EXPECT_TRUE(setting.flag.empty()) << setting.key;
+    EXPECT_FALSE(setting.help.empty()) << setting.key;
+  }
 }
 
 TEST(Settings, AreAllDocumented) {
@@ -169,6 +252,11 @@ TEST(Settings, AreAllDocumented) {
         << variable_name(setting) << " is missing in docs/configuration.md";
     const bool has_flag = documentation.find("`--" + std::string(setting.flag) + "`") != std::string::npos;
     EXPECT_EQ(has_flag, !setting.secret) << "--" << setting.flag << " in docs/configuration.md";
+  }
+  const std::string models = documentation.substr(std::min(documentation.size(), documentation.find("## [models.NAME]")));
+  for (const auto& setting : model_settings()) {
+    EXPECT_NE(models.find("| `" + std::string(setting.key) + "` | " + (setting.kinds.empty() ? "all" : "")), std::string::npos)
+        << "models.NAME." << setting.key << " is missing in docs/configuration.md";
   }
 }
 
@@ -195,7 +283,7 @@ TEST(Settings, TheDefaultFileShowsEveryKeyWithItsDefault) {
         EXPECT_EQ(config->list(setting.key), defaults->list(setting.key)) << setting.key;
       } else if (setting.kind == SettingKind::text || setting.kind == SettingKind::choice) {
         EXPECT_EQ(config->text(setting.key), defaults->text(setting.key)) << setting.key;
-      } else if (setting.kind != SettingKind::keys) {
+      } else if (setting.kind != SettingKind::keys && setting.kind != SettingKind::paths) {
         EXPECT_EQ(config->integer(setting.key), defaults->integer(setting.key)) << setting.key;
       }
     }
