@@ -447,7 +447,7 @@ void OutputParser::emit_calls(bool complete, chat::Events& out) {
   }
 }
 
-chat::Events OutputParser::finish(chat::FinishReason reason) {
+chat::Events OutputParser::finish(chat::FinishReason reason, std::string stop_sequence) {
   chat::Events out;
   try {
     if (!raw_.empty()) parse(reason != chat::FinishReason::stop, out);
@@ -471,7 +471,7 @@ chat::Events OutputParser::finish(chat::FinishReason reason) {
     space_.clear();
   }
   if (reason == chat::FinishReason::stop && begun) reason = chat::FinishReason::tool_calls;
-  out.push_back(chat::Finished{choice_, reason});
+  out.push_back(chat::Finished{choice_, reason, reason == chat::FinishReason::stop ? std::move(stop_sequence) : std::string()});
   return out;
 }
 

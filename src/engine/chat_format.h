@@ -52,7 +52,7 @@ class OutputParser {
 
   chat::Events feed(std::string_view text);
   // Everything still held back, then Finished: with tool_calls when the model stopped after calling.
-  chat::Events finish(chat::FinishReason reason);
+  chat::Events finish(chat::FinishReason reason, std::string stop_sequence = {});
 
  private:
   enum class Inside { unknown, text, reasoning };

@@ -17,6 +17,8 @@
 
 #include "base/mutex.h"
 #include "base/utf8.h"
+#include "catalog/model.h"
+#include "engine/adapter_cache.h"
 #include "engine/backend.h"
 #include "engine/chat_format.h"
 #include "engine/llama_decoder.h"
@@ -46,41 +48,25 @@ using FilePtr = std::unique_ptr<std::FILE, FileDeleter>;
 std::string reason(int error) { return std::strerror(error); }
 
 struct ModelFile {
-  FilePtr file;
+  FilePtr file;  // of the embedded model; others are opened by their path
   std::int64_t bytes = 0;
   std::int64_t changed = 0;  // Unix seconds
+  std::vector<catalog::GgufTensor> tensors;
 };
 
-// Says what is wrong with a file that is no GGUF before llama.cpp, which only knows "failed", sees it.
-Result<void> check_header(std::FILE* file, const std::string& name) {
-  unsigned char head[8] = {};
-  std::size_t got = std::fread(head, 1, sizeof head, file);
-  std::fseek(file, 0, SEEK_SET);
-  auto bad = [&](const std::string& what) { return Error{ErrorCode::model_invalid, name + " " + what}; };
-  if (got == 0) return bad("is empty: download or copy it again");
-  if (std::memcmp(head, "GGUF", 4) != 0) {
-    std::string hint = "it does not begin with \"GGUF\"";
-    if (std::memcmp(head, "PK\3\4", 4) == 0) hint = "it is a ZIP archive, perhaps a PyTorch checkpoint";
-    else if (std::memcmp(head, "lmgg", 4) == 0 || std::memcmp(head, "tjgg", 4) == 0) hint = "it is a file of the old GGML format";
-    else if (std::memcmp(head, "version ", 8) == 0) hint = "it is a Git LFS pointer, not the file itself: fetch it with git lfs pull";
-    else if (head[0] == '<') hint = "it looks like a web page: the download went wrong";
-    return bad("is not a GGUF model: " + hint + ". Convert other formats with llama.cpp's convert_hf_to_gguf.py");
-  }
-  if (got < sizeof head) return bad("is cut off after " + std::to_string(got) + " bytes: download or copy it again");
-  std::uint32_t version = 0;
-  std::memcpy(&version, head + 4, sizeof version);
-  if (version != 0 && (version & 0xFFFF) == 0) return bad("was written for big-endian machines: convert it again on this one");
-  if (version < 2 || version > 3) {
-    return bad("has GGUF version " + std::to_string(version) + "; this build reads versions 2 and 3: convert the model again");
-  }
-  return {};
-}
-
+// Refuses what is no whole model, and says why, before llama.cpp sees it: that only knows "failed".
 Result<ModelFile> open_model(const EngineOptions& options) {
   ModelFile out;
   struct stat info{};
   if (options.model_path == "embedded:") {
     if (options.embedded_model.empty()) return Error{ErrorCode::config_invalid, "this build has no embedded model: name a GGUF file"};
+    const std::string name = "the embedded model";
+    auto summary = catalog::parse_model(options.embedded_model, name);
+    if (!summary) return std::move(summary).error();
+    out.bytes = static_cast<std::int64_t>(summary->file_bytes);
+    auto gguf = catalog::parse_gguf(options.embedded_model, name);
+    if (!gguf) return std::move(gguf).error();
+    out.tensors = std::move(gguf->tensors);
     int fd = memfd_create("model.gguf", MFD_CLOEXEC);
     if (fd < 0) return Error{ErrorCode::io, "no memory file for the embedded model: " + reason(errno)};
     out.file.reset(fdopen(fd, "r+b"));
@@ -88,19 +74,18 @@ Result<ModelFile> open_model(const EngineOptions& options) {
       return Error{ErrorCode::io, "the embedded model could not be unpacked into memory: " + reason(errno)};
     }
     std::fseek(out.file.get(), 0, SEEK_SET);
-    out.bytes = static_cast<std::int64_t>(options.embedded_model.size());
     if (stat("/proc/self/exe", &info) == 0) out.changed = info.st_mtime;
-    if (auto ok = check_header(out.file.get(), "the embedded model"); !ok) return ok.error();
     return out;
   }
-  const std::string& path = options.model_path;
-  if (stat(path.c_str(), &info) != 0) return Error{ErrorCode::io, "model file " + path + " cannot be opened: " + reason(errno)};
-  if (!S_ISREG(info.st_mode)) return Error{ErrorCode::io, path + " is not a regular file: name the GGUF file itself"};
-  out.file.reset(std::fopen(path.c_str(), "rbe"));
-  if (!out.file) return Error{ErrorCode::io, "model file " + path + " cannot be read: " + reason(errno)};
-  out.bytes = info.st_size;
-  out.changed = info.st_mtime;
-  if (auto ok = check_header(out.file.get(), path); !ok) return ok.error();
+  auto summary = catalog::read_model(options.model_path);
+  if (!summary) return std::move(summary).error();
+  out.bytes = static_cast<std::int64_t>(summary->file_bytes);
+  if (stat(options.model_path.c_str(), &info) == 0) out.changed = info.st_mtime;
+  for (const std::string& part : summary->files) {
+    auto gguf = catalog::read_gguf(part);
+    if (!gguf) return std::move(gguf).error();
+    std::move(gguf->tensors.begin(), gguf->tensors.end(), std::back_inserter(out.tensors));
+  }
   return out;
 }
 
@@ -185,8 +170,8 @@ class PooledContext {
 // or refused whole. All but open() and close() run on the scheduler's thread.
 class Answer {
  public:
-  Answer(std::shared_ptr<EventSink> sink, std::size_t prompts, int choices)
-      : sink_(std::move(sink)), unfinished_(static_cast<int>(prompts) * choices) {}
+  Answer(std::shared_ptr<EventSink> sink, std::size_t prompts, int choices, int prompt_tokens)
+      : sink_(std::move(sink)), unfinished_(static_cast<int>(prompts) * choices), prompt_tokens_(prompt_tokens) {}
 
   void open() {
     MutexLock lock(mutex_);
@@ -199,9 +184,14 @@ class Answer {
     waiting_.clear();
   }
 
+  // The first prompt's start is the answer's.
   void started(int prompt_tokens, int cached) {
     usage_.prompt_tokens += prompt_tokens;
     usage_.cached_tokens += cached;
+    if (std::exchange(started_, true)) return;
+    chat::Events events;
+    events.push_back(chat::Started{prompt_tokens_, cached});
+    deliver(std::move(events), 0, false);
   }
   void guessed(int drafted, int accepted) {
     usage_.drafted_tokens += drafted;
@@ -231,6 +221,8 @@ class Answer {
 
   std::shared_ptr<EventSink> sink_;
   int unfinished_;
+  const int prompt_tokens_;  // of all prompts
+  bool started_ = false;
   bool failed_ = false;
   chat::Usage usage_;
   Mutex mutex_;
@@ -271,10 +263,10 @@ class PromptSink final : public GenerationSink {
     if (!parsers_.empty()) {
       OutputParser& parser = *parsers_[index_of(delta.choice)];
       append(events, parser.feed(delta.text));
-      if (delta.finished) append(events, parser.finish(*delta.finished));
+      if (delta.finished) append(events, parser.finish(*delta.finished, std::move(delta.stop_sequence)));
     } else {
       if (!delta.text.empty()) events.push_back(chat::TextDelta{choice, std::move(delta.text)});
-      if (delta.finished) events.push_back(chat::Finished{choice, *delta.finished});
+      if (delta.finished) events.push_back(chat::Finished{choice, *delta.finished, std::move(delta.stop_sequence)});
     }
     answer_->deliver(std::move(events), delta.token_count, delta.finished.has_value());
   }
@@ -338,7 +330,7 @@ class LlamaEngine final : public Engine {
   explicit LlamaEngine(EngineOptions options) : options_(std::move(options)) {}
   Result<void> load(const std::function<bool(float)>& progress);
 
-  const chat::ModelInfo& info() const override { return info_; }
+  chat::ModelInfo info() const override;
   Result<GenerationHandle> generate(const chat::Request& request, std::shared_ptr<EventSink> sink) override;
   Result<int> count_tokens(const chat::Request& request) override;
   Result<chat::Embeddings> embed(const chat::EmbeddingRequest& request) override;
@@ -360,6 +352,7 @@ class LlamaEngine final : public Engine {
   Result<std::vector<Token>> raw_tokens(const chat::RawPrompt& prompt, const std::string& param) const;
   Result<SamplerSpec> sampler(const chat::Request& request) const;
   Error cannot_generate() const;
+  Result<AdapterPtr> adapter(const chat::Request& request);
   // Each input's pooled vector, in order, in as few passes as fit.
   Result<std::vector<std::vector<float>>> pooled(const std::vector<std::vector<Token>>& inputs);
   // Runs `job` where nothing else uses the threads: between the scheduler's ticks, or alone when the model does not generate.
@@ -370,7 +363,8 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<ThreadPool> threads_;
   ModelPtr model_;
   const llama_vocab* vocab_ = nullptr;
-  int width_ = 0;  // of an embedding, or of a classifier's output
+  int width_ = 0;                           // of an embedding, or of a classifier's output
+  std::unique_ptr<AdapterCache> adapters_;  // goes after all that holds adapters, before their model
   std::unique_ptr<ChatFormat> chat_format_;
   std::unique_ptr<LlamaDecoder> decoder_;
   std::unique_ptr<PooledContext> pooled_;
@@ -451,6 +445,8 @@ Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
   info_.context = trained > 0 ? std::min(trained, context) : context;
   if (!info_.chat) return {};
 
+  adapters_ = std::make_unique<AdapterCache>(AdapterCache::Base{model, info_.architecture, std::move(file->tensors)}, options_.adapters,
+                                             options_.adapter_folder, options_.adapter_bytes);
   auto format = ChatFormat::create(model);
   if (!format) return std::move(format).error();
   chat_format_ = std::move(*format);
@@ -465,6 +461,18 @@ Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
   info_.context = decoder_->max_request_tokens();
   scheduler_ = std::make_unique<Scheduler>(*decoder_, options_.scheduler);
   return {};
+}
+
+chat::ModelInfo LlamaEngine::info() const {
+  chat::ModelInfo info = info_;
+  if (adapters_) info.adapters = adapters_->names();  // files come and go
+  return info;
+}
+
+// The one the request names; null when it names none.
+Result<AdapterPtr> LlamaEngine::adapter(const chat::Request& request) {
+  if (request.adapter.empty()) return AdapterPtr();
+  return adapters_->acquire(request.adapter);
 }
 
 Error LlamaEngine::cannot_generate() const {
@@ -549,7 +557,8 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
       auto tokens = raw_tokens(request.prompts[i], param);
       if (!tokens) return std::move(tokens).error();
       std::string text;
-      if (request.echo) text = request.prompts[i].tokens.empty() ? request.prompts[i].text : common_detokenize(vocab_, *tokens, false);
+      if (request.echo && !request.prefill_only)
+        text = request.prompts[i].tokens.empty() ? request.prompts[i].text : common_detokenize(vocab_, *tokens, false);
       prompts.push_back({std::move(*tokens), std::move(text)});
     }
     auto constraints = format_constraints(model_.get(), request.format);
@@ -574,24 +583,32 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
   plain.thinking_start = std::move(spec.thinking_start);
   plain.thinking_ends = std::move(spec.thinking_ends);
 
+  // Last: whatever is wrong with the request otherwise must not cost a load.
+  auto lora = adapter(request);
+  if (!lora) return std::move(lora).error();
+
   std::optional<TimePoint> deadline;
   if (request.time_limit) deadline = Clock::system().now() + *request.time_limit;
-  bool score_echo = request.echo && request.top_logprobs && !request.prompts.empty();
-  auto answer = std::make_shared<Answer>(std::move(sink), prompts.size(), request.choices);
+  const bool ahead = request.prefill_only;  // no answer, and so nothing about one
+  bool score_echo = request.echo && request.top_logprobs && !request.prompts.empty() && !ahead;
+  std::size_t prompt_tokens = 0;
+  for (const Prompt& prompt : prompts) prompt_tokens += prompt.tokens.size();
+  auto answer = std::make_shared<Answer>(std::move(sink), prompts.size(), request.choices, static_cast<int>(prompt_tokens));
   GenerationHandle handle;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     Generation generation;
     int first = static_cast<int>(i) * request.choices;
     generation.prompt = std::move(prompts[i].tokens);
     generation.choices = request.choices;
-    generation.max_tokens = request.max_tokens;
+    generation.max_tokens = ahead ? std::optional(0) : request.max_tokens;
+    generation.adapter = *lora;
     for (int c = 0; c < request.choices; ++c) {
       generation.samplers.push_back(plain);
       generation.samplers.back().seed += static_cast<std::uint32_t>(first + c);  // or every choice would be the same
     }
     generation.stop = request.sampling.stop;
     generation.template_stop = rendered.stop;
-    generation.top_logprobs = request.top_logprobs.value_or(-1);
+    generation.top_logprobs = ahead ? -1 : request.top_logprobs.value_or(-1);
     generation.echo_logprobs = score_echo;
     generation.priority = request.priority;
     generation.tenant = request.tenant;
@@ -638,6 +655,9 @@ Result<std::vector<chat::TokenInfo>> LlamaEngine::score(const chat::Request& req
     generation.prompt = tokenize(rendered->prompt, true, true);
     if (generation.prompt.empty()) return invalid("the messages come to no text at all", "messages");
   }
+  auto lora = adapter(request);
+  if (!lora) return std::move(lora).error();
+  generation.adapter = std::move(*lora);
   generation.max_tokens = 0;
   generation.samplers.emplace_back();
   generation.top_logprobs = std::clamp(request.top_logprobs.value_or(0), 0, kMaxTopLogprobs);
@@ -796,9 +816,13 @@ Result<chat::RerankResult> LlamaEngine::rerank(const chat::RerankRequest& reques
 }
 
 SchedulerStats LlamaEngine::stats() const {
-  if (scheduler_) return scheduler_->stats();
-  MutexLock lock(state_mutex_);
   SchedulerStats stats;
+  if (scheduler_) {
+    stats = scheduler_->stats();
+    adapters_->report(stats);
+    return stats;
+  }
+  MutexLock lock(state_mutex_);
   stats.running = working_;
   return stats;  // never busy: without a heartbeat, a long batch must not look like a hang
 }

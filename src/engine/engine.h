@@ -12,6 +12,13 @@
 
 namespace hearth::engine {
 
+// A LoRA adapter (GGUF) that clients may name.
+struct AdapterSpec {
+  std::string name;
+  std::string path;
+  float scale = 1;  // times the adapter's own; 0 = as if it were not there
+};
+
 struct EngineOptions {
   std::string model_path;           // GGUF; "embedded:" loads `embedded_model`
   std::string_view embedded_model;  // bytes that outlive the engine
@@ -21,6 +28,11 @@ struct EngineOptions {
   int gpu_layers = -1;              // -1 = all when a GPU is there
   std::string kv_type = "f16";      // f16, q8_0, q4_0
   bool flash_attention = true;      // used where the model supports it
+  std::vector<AdapterSpec> adapters;
+  // Adapters in this folder can be named without being configured: "x" is its file x.gguf, found when it is asked for. A client's path counts only
+  // inside this folder. Empty: none.
+  std::string adapter_folder;
+  std::int64_t adapter_bytes = std::int64_t{1} << 30;  // adapters kept loaded at once
   SchedulerOptions scheduler;
 };
 
@@ -38,7 +50,7 @@ class Engine {
   static Result<std::unique_ptr<Engine>> load(const EngineOptions& options, std::function<bool(float)> progress = {});
   virtual ~Engine() = default;
 
-  virtual const chat::ModelInfo& info() const = 0;
+  virtual chat::ModelInfo info() const = 0;
   // Renders, tokenizes, checks and submits. May take milliseconds per thousand tokens: call off the I/O loop. Validation errors come as the
   // Result, with the field in `param`; the answer's events go to `sink`.
   virtual Result<GenerationHandle> generate(const chat::Request& request, std::shared_ptr<EventSink> sink) = 0;

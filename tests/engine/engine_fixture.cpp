@@ -27,6 +27,11 @@ std::string random_model(const std::string& name, const std::string& arguments) 
   return made[name] = path;
 }
 
+void make_adapter(const std::string& path, const std::string& arguments, const std::string& base) {
+  const std::string command = std::string("'") + HEARTH_MAKE_ADAPTER + "' --base '" + base + "' " + arguments + " '" + path + "'";
+  if (std::system(command.c_str()) != 0) ADD_FAILURE() << "could not make an adapter: " << command;
+}
+
 EngineOptions options_for(const std::string& path) {
   EngineOptions options;
   options.model_path = path;

@@ -29,7 +29,8 @@ std::vector<int> tokenize(const llama_vocab* vocab, const std::string& text, boo
 
 }  // namespace
 
-Reference reference(const std::string& path, const std::string& prompt, int max_tokens, bool score) {
+Reference reference(const std::string& path, const std::string& prompt, int max_tokens, bool score, const std::string& adapter,
+                    float scale) {
   Reference out;
   Model model = open(path);
   const llama_vocab* vocab = llama_model_get_vocab(model.get());
@@ -39,6 +40,11 @@ Reference reference(const std::string& path, const std::string& prompt, int max_
   params.n_batch = 512;
   params.n_threads = params.n_threads_batch = 1;
   Context context(llama_init_from_model(model.get(), params), llama_free);
+  if (!adapter.empty()) {
+    llama_adapter_lora* lora = llama_adapter_lora_init(model.get(), adapter.c_str());  // freed with the model
+    EXPECT_NE(lora, nullptr);
+    llama_set_adapters_lora(context.get(), &lora, 1, &scale);
+  }
   out.prompt = tokenize(vocab, prompt, true);
   std::vector<llama_token> tokens = out.prompt;
   llama_batch batch = llama_batch_init(static_cast<int>(tokens.size()), 0, 1);

@@ -13,8 +13,9 @@ struct Reference {
   std::string text;
   std::vector<std::vector<float>> prompt_logits;  // one row per prompt token
 };
-// `score`: fill prompt_logits too. (The last layer then works on more rows at once, which rounds differently.)
-Reference reference(const std::string& model, const std::string& prompt, int max_tokens, bool score = false);
+// `score`: fill prompt_logits too. (The last layer then works on more rows at once, which rounds differently.) `adapter`: a LoRA file to apply.
+Reference reference(const std::string& model, const std::string& prompt, int max_tokens, bool score = false,
+                    const std::string& adapter = {}, float scale = 1);
 
 // llama.cpp's own pooled vector of `text`, not normalised; one value for a ranking model.
 std::vector<float> reference_pooled(const std::string& model, const std::vector<int>& tokens, int pooling);

@@ -37,7 +37,7 @@ TEST_F(Load, MissingFileIsNamedWithTheReason) {
   Error error = refusal("/no/such/model.gguf");
   EXPECT_EQ(error.code, ErrorCode::io);
   EXPECT_NE(error.message.find("/no/such/model.gguf"), std::string::npos);
-  EXPECT_NE(error.message.find("No such file"), std::string::npos);
+  EXPECT_NE(error.message.find("no such file"), std::string::npos);
 }
 
 TEST_F(Load, FolderIsNotAModel) {
@@ -57,7 +57,7 @@ TEST_F(Load, UnreadableFile) {
 TEST_F(Load, EmptyAndTruncatedFiles) {
   EXPECT_NE(refusal(write("empty.gguf", "")).message.find("is empty"), std::string::npos);
   std::string whole = nano_bytes();
-  EXPECT_NE(refusal(write("four.gguf", whole.substr(0, 6))).message.find("cut off"), std::string::npos);
+  EXPECT_NE(refusal(write("four.gguf", whole.substr(0, 6))).message.find("truncated"), std::string::npos);
   // In the header, in the metadata, in the tensors.
   for (std::size_t size : {std::size_t{20}, std::size_t{5000}, whole.size() / 2, whole.size() - 1}) {
     Error error = refusal(write("cut.gguf", whole.substr(0, size)));
@@ -68,9 +68,9 @@ TEST_F(Load, EmptyAndTruncatedFiles) {
 }
 
 TEST_F(Load, OtherFormatsAreRecognised) {
-  EXPECT_NE(refusal(write("a.bin", std::string("PK\3\4") + std::string(100, 'x'))).message.find("ZIP"), std::string::npos);
+  EXPECT_NE(refusal(write("a.bin", std::string("PK\3\4") + std::string(100, 'x'))).message.find("zip archive"), std::string::npos);
   EXPECT_NE(refusal(write("b.bin", "version https://git-lfs.github.com/spec/v1\n")).message.find("Git LFS"), std::string::npos);
-  EXPECT_NE(refusal(write("c.bin", "<!DOCTYPE html><html></html>")).message.find("web page"), std::string::npos);
+  EXPECT_NE(refusal(write("c.bin", "<!DOCTYPE html><html></html>")).message.find("HTML page"), std::string::npos);
   Error error = refusal(write("d.bin", "plain text, not a model"));
   EXPECT_EQ(error.code, ErrorCode::model_invalid);
   EXPECT_NE(error.message.find("not a GGUF"), std::string::npos);
@@ -138,7 +138,7 @@ TEST_F(Load, QuantisedKvCacheWorks) {
 }
 
 TEST(Info, SaysWhatTheModelIs) {
-  const chat::ModelInfo& info = nano().info();
+  const chat::ModelInfo info = nano().info();
   EXPECT_EQ(info.architecture, "llama");
   EXPECT_EQ(info.parameters, 3475712);
   EXPECT_EQ(info.bytes, 7017536);

@@ -19,7 +19,7 @@ class ThreadEngine final : public engine::Engine {
   ~ThreadEngine() override {
     for (auto& thread : threads_) thread.join();
   }
-  const chat::ModelInfo& info() const override { return info_; }
+  chat::ModelInfo info() const override { return info_; }
   Result<engine::GenerationHandle> generate(const chat::Request& request, std::shared_ptr<engine::EventSink> sink) override {
     caller_thread = std::this_thread::get_id();
     tenant = request.tenant;
