@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -13,7 +14,9 @@
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <cstring>
+#include <optional>
 #include <string_view>
+#include <utility>
 
 namespace hearth::fleet {
 namespace {
@@ -21,17 +24,6 @@ namespace {
 namespace asio = net::asio;
 
 constexpr std::size_t longest_line = 16 * 1024;
-
-struct FileActions {
-  posix_spawn_file_actions_t value;
-  FileActions() { posix_spawn_file_actions_init(&value); }
-  ~FileActions() { posix_spawn_file_actions_destroy(&value); }
-};
-struct SpawnAttributes {
-  posix_spawnattr_t value;
-  SpawnAttributes() { posix_spawnattr_init(&value); }
-  ~SpawnAttributes() { posix_spawnattr_destroy(&value); }
-};
 
 std::vector<char*> pointers(std::vector<std::string>& texts) {
   std::vector<char*> all;
@@ -53,74 +45,164 @@ Error cannot_start(const std::string& program, int reason) {
   return Error{ErrorCode::io, "cannot start " + program + ": " + std::strerror(reason)};
 }
 
+struct Pipe {
+  // -1 where it could not be made; errno says why.
+  Pipe() {
+    if (pipe2(ends, O_CLOEXEC) != 0) ends[0] = ends[1] = -1;
+  }
+  ~Pipe() {
+    close(0);
+    close(1);
+  }
+  Pipe(const Pipe&) = delete;
+  Pipe& operator=(const Pipe&) = delete;
+  void close(int end) {
+    if (ends[end] >= 0) ::close(std::exchange(ends[end], -1));
+  }
+  int release(int end) { return std::exchange(ends[end], -1); }
+  int ends[2];
+};
+
+// Between fork and exec: nothing but system calls. Never returns; why the program could not be started goes into `report`.
+[[noreturn]] void become(const char* program, char* const* arguments, char* const* variables, int output, int report, pid_t parent) {
+  setpgid(0, 0);
+  // The parent may have died before the call took effect.
+  const bool orphaned = prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent;
+  struct sigaction standard{};
+  standard.sa_handler = SIG_DFL;
+  for (int number = 1; number < NSIG; ++number) sigaction(number, &standard, nullptr);
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  const int input = open("/dev/null", O_RDONLY);
+  // Asio's sockets are not close-on-exec: a worker that inherited them would keep clients' connections and our port open.
+  const bool ready = !orphaned && dup2(input, STDIN_FILENO) >= 0 && dup2(output, STDERR_FILENO) >= 0 && dup2(output, STDOUT_FILENO) >= 0 &&
+                     close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) == 0;
+  if (ready) execvpe(program, arguments, variables);
+  const int reason = errno;
+  [[maybe_unused]] const auto written = write(report, &reason, sizeof reason);
+  _exit(127);
+}
+
+// Kills its whole process group, itself included, once nobody holds the other end of its standard input any more: we do, as long as we live.
+// Signals that ask the group to end are not for it.
+constexpr const char* watcher_script = "trap '' HUP INT TERM; read -r _; kill -KILL 0";
+
+Result<pid_t> start_watcher(pid_t group, int input) {
+  posix_spawn_file_actions_t files;
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_init(&files);
+  posix_spawnattr_init(&attributes);
+  posix_spawn_file_actions_adddup2(&files, input, STDIN_FILENO);
+  posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  posix_spawn_file_actions_addopen(&files, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  posix_spawn_file_actions_addclosefrom_np(&files, 3);
+  sigset_t none, all;
+  sigemptyset(&none);
+  sigfillset(&all);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setsigdefault(&attributes, &all);
+  posix_spawnattr_setpgroup(&attributes, group);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+  std::vector<std::string> command{"sh", "-c", watcher_script, "hearth-watcher"};
+  char* no_variables[] = {nullptr};
+  pid_t pid = 0;
+  const int failed = posix_spawn(&pid, "/bin/sh", &files, &attributes, pointers(command).data(), no_variables);
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&files);
+  if (failed) return cannot_start("/bin/sh", failed);
+  return pid;
+}
+
+int reap(pid_t pid) {
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+  return status;
+}
+
 }  // namespace
 
 class Process::Impl {
  public:
-  Impl(asio::io_context& io, pid_t child, int pidfd, int error_pipe) : pid(child), ended(io, pidfd), errors(io, error_pipe) {}
+  Impl(asio::io_context& io, pid_t child, int pidfd, int output_pipe) : pid(child), ended(io, pidfd), output(io, output_pipe) {}
+
+  // The leader is not reaped yet, so its id still names the group, and nobody else's.
+  int end_group() {
+    ::kill(-pid, SIGKILL);
+    if (watcher > 0) reap(watcher);
+    reaped = true;
+    return reap(pid);
+  }
 
   const pid_t pid;
+  pid_t watcher = 0;
+  std::optional<Pipe> life;  // the watcher sees it close
   asio::posix::stream_descriptor ended;
-  asio::posix::stream_descriptor errors;
-  std::string pending;  // of standard error, not yet a line
+  asio::posix::stream_descriptor output;
+  std::string pending;  // of the output, not yet a line
   bool reaped = false;
 };
 
 Process::Process(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Process::~Process() {
-  if (impl_->reaped) return;
-  ::kill(impl_->pid, SIGKILL);
-  int status = 0;
-  while (waitpid(impl_->pid, &status, 0) < 0 && errno == EINTR) {}
+  if (!impl_->reaped) impl_->end_group();
 }
 
 Result<std::unique_ptr<Process>> Process::spawn(asio::io_context& io, const std::vector<std::string>& command,
-                                                const std::vector<std::string>& extra_environment) {
-  if (command.empty()) return Error{ErrorCode::config_invalid, "the worker's command is empty"};
-  int pipe_ends[2];
-  if (pipe2(pipe_ends, O_CLOEXEC) != 0) return cannot_start(command.front(), errno);
-  asio::posix::stream_descriptor read_end(io, pipe_ends[0]);
-  asio::posix::stream_descriptor write_end(io, pipe_ends[1]);
-
-  FileActions files;
-  posix_spawn_file_actions_addopen(&files.value, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&files.value, pipe_ends[1], STDERR_FILENO);
-  posix_spawn_file_actions_adddup2(&files.value, STDERR_FILENO, STDOUT_FILENO);
-  // Asio's sockets are not close-on-exec: a worker that inherited them would keep clients' connections and our port open.
-  posix_spawn_file_actions_addclosefrom_np(&files.value, 3);
-
-  SpawnAttributes attributes;
-  sigset_t none, all;
-  sigemptyset(&none);
-  sigfillset(&all);
-  posix_spawnattr_setsigmask(&attributes.value, &none);
-  posix_spawnattr_setsigdefault(&attributes.value, &all);
-  // A group of its own: Ctrl-C in the terminal reaches the gateway alone, which drains the worker in its time.
-  posix_spawnattr_setpgroup(&attributes.value, 0);
-  posix_spawnattr_setflags(&attributes.value, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+                                                const std::vector<std::string>& extra_environment, Bound bound) {
+  if (command.empty()) return Error{ErrorCode::config_invalid, "the command line is empty"};
+  const auto& program = command.front();
+  Pipe output, report;
+  if (output.ends[0] < 0 || report.ends[0] < 0) return cannot_start(program, errno);
 
   auto arguments = command;
   auto variables = environment(extra_environment);
-  pid_t pid = 0;
-  const int failed =
-      posix_spawnp(&pid, command.front().c_str(), &files.value, &attributes.value, pointers(arguments).data(), pointers(variables).data());
-  if (failed) return cannot_start(command.front(), failed);
+  const auto argument_pointers = pointers(arguments);
+  const auto variable_pointers = pointers(variables);
+  const pid_t parent = getpid();
+  // Our signal handlers must not run in the child: they would speak for us.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const pid_t pid = fork();
+  const int not_forked = errno;
+  if (pid != 0) pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (pid < 0) return cannot_start(program, not_forked);
+  if (pid == 0) become(program.c_str(), argument_pointers.data(), variable_pointers.data(), output.ends[1], report.ends[1], parent);
 
+  // Closes without a word when the program runs.
+  report.close(1);
+  int reason = 0;
+  ssize_t told = 0;
+  while ((told = read(report.ends[0], &reason, sizeof reason)) < 0 && errno == EINTR) {}
+  if (told != 0) {
+    reap(pid);
+    return cannot_start(program, told == sizeof reason ? reason : errno);
+  }
   const int pidfd = static_cast<int>(syscall(SYS_pidfd_open, pid, 0));
   if (pidfd < 0) {
-    const int reason = errno;
-    ::kill(pid, SIGKILL);
-    waitpid(pid, nullptr, 0);
-    return cannot_start(command.front() + " (pidfd_open)", reason);
+    reason = errno;
+    ::kill(-pid, SIGKILL);
+    reap(pid);
+    return cannot_start(program + " (pidfd_open)", reason);
   }
-  return std::unique_ptr<Process>(new Process(std::make_unique<Impl>(io, pid, pidfd, read_end.release())));
+  std::unique_ptr<Process> process(new Process(std::make_unique<Impl>(io, pid, pidfd, output.release(0))));
+  if (bound == Bound::group) {
+    auto& life = process->impl_->life.emplace();
+    if (life.ends[0] < 0) return cannot_start("/bin/sh", errno);
+    auto watcher = start_watcher(pid, life.ends[0]);
+    if (!watcher.ok()) return std::move(watcher).error();
+    process->impl_->watcher = *watcher;
+    life.close(0);
+  }
+  return process;
 }
 
 pid_t Process::pid() const { return impl_->pid; }
 
 void Process::signal(int number) {
-  if (!impl_->reaped) ::kill(impl_->pid, number);
+  if (!impl_->reaped) ::kill(-impl_->pid, number);
 }
 
 net::Task<std::optional<std::string>> Process::read_line() {
@@ -134,7 +216,7 @@ net::Task<std::optional<std::string>> Process::read_line() {
       co_return line;
     }
     std::array<char, 4096> bytes;
-    const auto [error, count] = co_await impl_->errors.async_read_some(asio::buffer(bytes), asio::as_tuple(asio::use_awaitable));
+    const auto [error, count] = co_await impl_->output.async_read_some(asio::buffer(bytes), asio::as_tuple(asio::use_awaitable));
     if (error) {
       if (pending.empty()) co_return std::nullopt;
       co_return std::exchange(pending, {});
@@ -145,15 +227,12 @@ net::Task<std::optional<std::string>> Process::read_line() {
 
 void Process::stop_reading() {
   boost::system::error_code ignored;
-  impl_->errors.cancel(ignored);
+  impl_->output.cancel(ignored);
 }
 
 net::Task<int> Process::wait() {
   co_await impl_->ended.async_wait(asio::posix::stream_descriptor::wait_read, asio::as_tuple(asio::use_awaitable));
-  int status = 0;
-  while (waitpid(impl_->pid, &status, 0) < 0 && errno == EINTR) {}
-  impl_->reaped = true;
-  co_return status;
+  co_return impl_->end_group();
 }
 
 std::string describe_wait_status(int status) {

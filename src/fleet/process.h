@@ -1,5 +1,8 @@
-// A child process as the supervisor needs it: nothing of ours leaks into it (files, signal masks, HEARTH_* variables), its standard error comes back
-// through a pipe, and its end is one event on the loop.
+// A child process as the supervisor needs it: nothing of ours leaks into it (files, signal masks, HEARTH_* variables), what it prints comes back through
+// a pipe, its end is one event on the loop, and neither it nor what it started outlives us, however we end.
+//
+// It leads a process group of its own: Ctrl-C in the terminal reaches us alone, signals go to all of the group, and what is left of the group when its
+// leader ends is killed.
 #pragma once
 
 #include <sys/types.h>
@@ -17,22 +20,24 @@ namespace hearth::fleet {
 
 class Process {
  public:
-  // io when the program cannot be started. `extra_environment` holds "NAME=value".
+  // leader: the kernel kills the process when the thread that spawned it ends. group: so are processes that it started, by a watcher in its group.
+  enum class Bound { leader, group };
+  // io when the program cannot be started. `extra_environment` holds "NAME=value". To be called on a thread that lives as long as the process shall.
   static Result<std::unique_ptr<Process>> spawn(net::asio::io_context& io, const std::vector<std::string>& command,
-                                                const std::vector<std::string>& extra_environment);
+                                                const std::vector<std::string>& extra_environment, Bound bound = Bound::leader);
   // Kills and reaps a process that still runs.
   ~Process();
   Process(const Process&) = delete;
   Process& operator=(const Process&) = delete;
 
   pid_t pid() const;
-  // Nothing once it was reaped.
+  // To all of its group. Nothing once it was reaped.
   void signal(int number);
-  // The next line of standard error, without its end; empty optional once it is closed.
+  // The next line of standard error or output, without its end; empty optional once they are closed.
   net::Task<std::optional<std::string>> read_line();
   // Ends a read_line() that waits, as if standard error were closed.
   void stop_reading();
-  // Waits for the end and reaps; the wait status as of waitpid.
+  // Waits for its end, ends what it left running, and reaps; the wait status as of waitpid.
   net::Task<int> wait();
 
  private:

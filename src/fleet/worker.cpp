@@ -1,8 +1,6 @@
 #include "fleet/worker.h"
 
 #include <signal.h>
-#include <sys/prctl.h>
-#include <unistd.h>
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -124,10 +122,6 @@ int serve(engine::Engine& engine, const WorkerOptions& options) {
 }  // namespace
 
 int run_worker(WorkerOptions options) {
-  if (const char* parent = std::getenv(worker_parent_variable)) {
-    // The parent may have died before the call took effect.
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || std::to_string(getppid()) != parent) return worker_exit_failed;
-  }
   signal(SIGPIPE, SIG_IGN);
   try {
     auto engine = load(options.engine);

@@ -2,8 +2,7 @@
 // `hearth worker` loads it, then speaks the OpenAI API over a Unix socket to the gateway that started it.
 //
 // What a supervisor relies on: the socket appears only once the model is loaded, and the line "hearth-worker-ready" on standard error says so; a
-// failed load prints one line "hearth-worker-error: {"code","message"}" and exits with worker_exit_load_failed; SIGTERM drains; a worker whose
-// environment names its parent's process id in HEARTH_WORKER_PARENT dies with that parent.
+// failed load prints one line "hearth-worker-error: {"code","message"}" and exits with worker_exit_load_failed; SIGTERM drains.
 #pragma once
 
 #include <chrono>
@@ -19,7 +18,6 @@ inline constexpr int worker_exit_load_failed = 3;  // the error line says why
 inline constexpr int worker_exit_failed = 4;       // anything else that ended it from within
 
 inline constexpr std::string_view worker_ready_line = "hearth-worker-ready";
-inline constexpr const char* worker_parent_variable = "HEARTH_WORKER_PARENT";
 inline constexpr std::string_view worker_error_prefix = "hearth-worker-error: ";
 
 struct WorkerOptions {

@@ -24,6 +24,8 @@ struct FakeEngine {
   End end = End::finish;
   std::string retry_after;
   // GET /health
+  std::string health_path = "/health";
+  int health_status = 200;
   engine::SchedulerStats stats;
   std::string model = "fake";
   // What came.
@@ -49,9 +51,9 @@ struct FakeEngine {
     const auto path = exchange.request().path();
     net::Headers headers;
     headers.add("Content-Type", "application/json");
-    if (path == "/health") {
+    if (path == health_path) {
       auto report = fleet::encode_health(stats);
-      (void)co_await exchange.respond(200, std::move(headers), std::move(report));
+      (void)co_await exchange.respond(health_status, std::move(headers), std::move(report));
       co_return;
     }
     if (path == "/v1/models") {

@@ -38,7 +38,7 @@ std::string leaks() {
   }
   for (char** variable = environ; *variable; ++variable) {
     const std::string text(*variable);
-    if (text.starts_with("HEARTH_") && !text.starts_with(fleet::worker_parent_variable)) found += " env:" + text;
+    if (text.starts_with("HEARTH_")) found += " env:" + text;
   }
   return found.empty() ? "none" : found;
 }

@@ -207,5 +207,96 @@ TEST_F(SupervisorTest, AnUpstreamReachesEachNewWorkerOnTheSameSocket) {
   EXPECT_TRUE(served.ok());
 }
 
+// A server given by a command line.
+class ForeignTest : public SupervisorTest {
+ protected:
+  Supervisor& start_server(const std::string& mode) {
+    options_.name = "server";
+    options_.foreign = ForeignProcess{.model = "some model", .health_path = "/ok"};
+    options_.command = {HEARTH_FAKE_SERVER, mode, "{port}", "{model}", folder_};
+    supervisor_ = std::make_unique<Supervisor>(io_, options_);
+    supervisor_->start();
+    return *supervisor_;
+  }
+  unsigned short port() const { return std::get<net::TcpEndpoint>(supervisor_->endpoint()).port; }
+  std::string read(const std::string& name) const {
+    std::ifstream file(folder_ + "/" + name);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+};
+
+TEST_F(ForeignTest, IsReadyOnceItsHealthCheckSaysSoAndServesWhereItWasTold) {
+  start_server("ok");
+  ASSERT_TRUE(ready().ok()) << supervisor_->last_error().message;
+  EXPECT_EQ(read("ports"), std::to_string(port()) + "\n");
+  EXPECT_EQ(read("model"), "some model");
+  EXPECT_TRUE(test::run(io_, supervisor_->check(1s)).ok());
+  HttpUpstream upstream(io_, supervisor_->endpoint(), {});
+  const auto models = test::run(io_, upstream.models());
+  ASSERT_TRUE(models.ok()) << models.error().message;
+  EXPECT_EQ(models->front().id, "some model");
+}
+
+TEST_F(ForeignTest, EachStartHasAPortOfItsOwn) {
+  start_server("ok");
+  ASSERT_TRUE(ready().ok());
+  const auto first = port();
+  ::kill(supervisor_->pid(), SIGKILL);
+  ASSERT_TRUE(ready(10s, 1).ok());
+  EXPECT_EQ(read("ports"), std::to_string(first) + "\n" + std::to_string(port()) + "\n");
+}
+
+TEST_F(ForeignTest, ACommandLineThatExitsAtOnceSaysWhyInItsLastLines) {
+  start_server("wrong_flag");
+  const auto waited = ready();
+  ASSERT_FALSE(waited.ok());
+  EXPECT_EQ(waited.error().code, ErrorCode::unavailable);
+  EXPECT_THAT(waited.error().message, HasSubstr("could not start: exit code 1; its last words: line 22\n"));
+  EXPECT_THAT(waited.error().message, HasSubstr("line 30\nerror: unknown argument: --frobnicate"));
+  EXPECT_EQ(waited.error().message.find("line 21\n"), std::string::npos) << "no more than ten lines";
+}
+
+TEST_F(ForeignTest, AServerThatIsNeverReadyIsEndedAtTheLimit) {
+  options_.start_limit = 50ms;
+  start_server("never");
+  const auto waited = ready();
+  ASSERT_FALSE(waited.ok());
+  EXPECT_THAT(waited.error().message, HasSubstr("could not start: it was not ready within 0 s; its last words: a server that talks a lot"));
+}
+
+TEST_F(ForeignTest, AServerWhoseHealthFailsIsReplaced) {
+  start_server("sick");
+  ASSERT_TRUE(ready().ok());
+  ASSERT_TRUE(ready(10s, 1).ok());
+  EXPECT_THAT(supervisor_->last_error().message, HasSubstr("no sign of life"));
+  EXPECT_EQ(starts(), 2);
+}
+
+TEST_F(ForeignTest, ACommandLineWithoutAPortIsRefused) {
+  options_.foreign.emplace();
+  options_.command = {HEARTH_FAKE_SERVER, "ok", "8080", "m", folder_};
+  supervisor_ = std::make_unique<Supervisor>(io_, options_);
+  supervisor_->start();
+  ASSERT_TRUE(reaches(State::failed));
+  const auto waited = ready();
+  ASSERT_FALSE(waited.ok());
+  EXPECT_EQ(waited.error().code, ErrorCode::config_invalid);
+  EXPECT_THAT(waited.error().message, HasSubstr("{port}"));
+  EXPECT_EQ(starts(), 0);
+}
+
+TEST_F(ForeignTest, StoppingItEndsWhatItStartedToo) {
+  start_server("family");
+  ASSERT_TRUE(ready().ok());
+  const auto child = std::stoi(read("child"));
+  test::run(io_, supervisor_->stop());
+  const auto ended = [&] {
+    std::ifstream file("/proc/" + std::to_string(child) + "/stat");
+    std::string stat;
+    return !std::getline(file, stat) || stat.find(") Z ") != std::string::npos;
+  };
+  EXPECT_TRUE(test::wait_for(io_, ended));
+}
+
 }  // namespace
 }  // namespace hearth::fleet
