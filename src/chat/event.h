@@ -76,6 +76,7 @@ struct Usage {
   int completion_tokens = 0;  // all choices together
   int drafted_tokens = 0;     // proposed by speculation
   int accepted_tokens = 0;    // of those: kept
+  int reasoning_tokens = 0;   // of the completion: spent on thinking, from engines that count them
 };
 struct Failed {
   Error error;

@@ -53,6 +53,7 @@ Answer::Block* AnswerCollector::call(int choice_index, int index) {
 }
 
 void AnswerCollector::add(chat::Event event) {
+  if (!answer_.first_event) answer_.first_event = std::chrono::steady_clock::now();
   using Kind = Answer::Block::Kind;
   struct Visitor {
     AnswerCollector& self;

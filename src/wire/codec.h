@@ -1,6 +1,7 @@
 // What a protocol has to say of an answer, apart from any I/O: the answer as a whole, and the codec that puts events and wholes into the protocol's words.
 #pragma once
 
+#include <chrono>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -32,6 +33,7 @@ struct Answer {
   };
   std::vector<Choice> choices;
   chat::Usage usage;
+  std::optional<std::chrono::steady_clock::time_point> first_event;  // when it came; protocols that report durations need it
 };
 
 // Events → Answer. failure() is set when a Failed event came, or when the end came too early.
@@ -73,6 +75,9 @@ class AnswerCodec {
 
   // The document of an answer that is not streamed.
   virtual std::string whole(const Answer& answer) = 0;
+
+  // What the protocol's side has to explain: what of the request was left out, and why.
+  virtual chat::Explanation explanation() const { return {}; }
 };
 
 }  // namespace hearth::wire

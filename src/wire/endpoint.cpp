@@ -3,12 +3,13 @@
 #include "wire/answer.h"
 #include "wire/openai.h"
 #include "wire/openai_endpoint.h"
+#include "wire/responses_endpoint.h"
 
 namespace hearth::wire {
 
 net::Task<bool> serve(net::Exchange& exchange, Provider& provider, Caller caller, EndpointOptions options) {
   // Anthropic's goes before OpenAI's: both have /v1/models, and a header says whose shape the client wants.
-  for (const auto protocol : {openai::serve}) {
+  for (const auto protocol : {openai::serve, responses::serve}) {
     const bool served = co_await protocol(exchange, provider, caller, options);
     if (served) co_return true;
   }

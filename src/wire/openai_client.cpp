@@ -595,9 +595,10 @@ Result<void> StreamDecoder::decode(std::string_view data, chat::Events& out) {
     const json::object* details = find_object(*usage, "prompt_tokens_details");
     usage_ = chat::Usage{find_count(*usage, "prompt_tokens"), details == nullptr ? 0 : find_count(*details, "cached_tokens"),
                          find_count(*usage, "completion_tokens")};
-    if (const auto* drafts = find_object(*usage, "completion_tokens_details")) {
-      usage_->accepted_tokens = find_count(*drafts, "accepted_prediction_tokens");
-      usage_->drafted_tokens = usage_->accepted_tokens + find_count(*drafts, "rejected_prediction_tokens");
+    if (const auto* spent = find_object(*usage, "completion_tokens_details")) {
+      usage_->accepted_tokens = find_count(*spent, "accepted_prediction_tokens");
+      usage_->drafted_tokens = usage_->accepted_tokens + find_count(*spent, "rejected_prediction_tokens");
+      usage_->reasoning_tokens = find_count(*spent, "reasoning_tokens");
     }
     if (choices_.empty() && usage_->prompt_tokens > 0 && usage_->completion_tokens == 0) {
       out.emplace_back(chat::Started{usage_->prompt_tokens, usage_->cached_tokens});

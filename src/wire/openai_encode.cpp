@@ -40,11 +40,13 @@ void append_usage(std::string& out, const chat::Usage& usage) {
   out += ",\"prompt_tokens_details\":{\"cached_tokens\":";
   append_int(out, usage.cached_tokens);
   out += '}';
-  if (usage.drafted_tokens > 0) {
+  if (usage.drafted_tokens > 0 || usage.reasoning_tokens > 0) {
     out += ",\"completion_tokens_details\":{\"accepted_prediction_tokens\":";
     append_int(out, usage.accepted_tokens);
     out += ",\"rejected_prediction_tokens\":";
     append_int(out, usage.drafted_tokens - usage.accepted_tokens);
+    out += ",\"reasoning_tokens\":";
+    append_int(out, usage.reasoning_tokens);
     out += '}';
   }
   out += '}';

@@ -1,4 +1,4 @@
-// Runs tests/cases/openai/*.json. Each file is a list of cases: name; kind (chat, completion, embeddings, rerank); the request as `body`
+// Runs tests/cases/PROTOCOL/*.json. Each file is a list of cases: name; kind (which decoder, see decode_as); the request as `body`
 // (JSON) or `text` (verbatim); and either `expect`, fields that the decoded request must have (null: must not have), or `error`: code (default
 // invalid_request), param, and a part of the message.
 #include <gtest/gtest.h>
@@ -10,9 +10,10 @@
 
 #include "base/json.h"
 #include "wire/openai.h"
+#include "wire/responses.h"
 #include "wire/show.h"
 
-namespace hearth::wire::openai {
+namespace hearth::wire {
 namespace {
 
 Result<json::object> decode_as(std::string_view kind, std::string_view body) {
@@ -20,10 +21,18 @@ Result<json::object> decode_as(std::string_view kind, std::string_view body) {
     if (!decoded) return std::move(decoded).error();
     return show(*decoded);
   };
-  if (kind == "chat") return shown(decode_chat(body));
-  if (kind == "completion") return shown(decode_completion(body));
-  if (kind == "embeddings") return shown(decode_embeddings(body));
-  if (kind == "rerank") return shown(decode_rerank(body));
+  if (kind == "chat") return shown(openai::decode_chat(body));
+  if (kind == "completion") return shown(openai::decode_completion(body));
+  if (kind == "embeddings") return shown(openai::decode_embeddings(body));
+  if (kind == "rerank") return shown(openai::decode_rerank(body));
+  if (kind == "responses") {
+    const auto decoded = responses::decode_create(body);
+    if (!decoded) return decoded.error();
+    json::object out = show(decoded->request);
+    if (decoded->summary) out["summary"] = true;
+    for (const auto& [what, why] : decoded->explanation.decisions) out[what] = why;
+    return out;
+  }
   return internal_error("the case has an unknown kind");
 }
 
@@ -49,9 +58,11 @@ void run_case(const json::object& test) {
   }
 }
 
-TEST(OpenAiCases, All) {
+class Cases : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Cases, All) {
   std::size_t ran = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(HEARTH_SOURCE_DIR "/tests/cases/openai")) {
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(HEARTH_SOURCE_DIR "/tests/cases/") + GetParam())) {
     std::ifstream file(entry.path());
     const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
     const auto cases = parse_json(text);
@@ -62,13 +73,14 @@ TEST(OpenAiCases, All) {
       ++ran;
     }
   }
-  EXPECT_GT(ran, 100U) << "the cases were not found";
+  EXPECT_GT(ran, 40U) << "the cases were not found";
 }
+INSTANTIATE_TEST_SUITE_P(Wire, Cases, ::testing::Values("openai", "responses"));
 
 // What a JSON file cannot hold.
 
 TEST(OpenAiRequests, BrokenUtf8IsNamed) {
-  const auto decoded = decode_chat("{\"messages\":[{\"role\":\"user\",\"content\":\"caf\xE9\"}]}");
+  const auto decoded = openai::decode_chat("{\"messages\":[{\"role\":\"user\",\"content\":\"caf\xE9\"}]}");
   ASSERT_FALSE(decoded);
   EXPECT_EQ(decoded.error().code, ErrorCode::invalid_request);
   EXPECT_NE(decoded.error().message.find("UTF-8"), std::string::npos);
@@ -76,10 +88,10 @@ TEST(OpenAiRequests, BrokenUtf8IsNamed) {
 
 TEST(OpenAiRequests, ATenMegabytePromptArrivesWhole) {
   const std::string text(10'000'000, 'p');
-  const auto chat = decode_chat("{\"messages\":[{\"role\":\"user\",\"content\":\"" + text + "\"}]}");
+  const auto chat = openai::decode_chat("{\"messages\":[{\"role\":\"user\",\"content\":\"" + text + "\"}]}");
   ASSERT_TRUE(chat);
   EXPECT_TRUE(chat->messages[0].text() == text);
-  const auto completion = decode_completion("{\"prompt\":\"" + text + "\"}");
+  const auto completion = openai::decode_completion("{\"prompt\":\"" + text + "\"}");
   ASSERT_TRUE(completion);
   EXPECT_TRUE(completion->prompts[0].text == text);
 }
@@ -87,16 +99,16 @@ TEST(OpenAiRequests, ATenMegabytePromptArrivesWhole) {
 TEST(OpenAiRequests, AMessageOfAHundredThousandPartsIsReadInOneGo) {
   std::string body = R"({"messages":[{"role":"user","content":[)";
   for (int i = 0; i < 100'000; ++i) body += std::string(i > 0 ? "," : "") + R"({"type":"text","text":"x"})";
-  const auto decoded = decode_chat(body + "]}]}");
+  const auto decoded = openai::decode_chat(body + "]}]}");
   ASSERT_TRUE(decoded);
   EXPECT_EQ(decoded->messages[0].content.size(), 100'000U);
 }
 
 TEST(OpenAiRequests, AnErrorMessageStaysShortWhateverTheValue) {
-  const auto decoded = decode_chat(R"({"messages":[{"role":")" + std::string(1'000'000, 'x') + R"(","content":""}]})");
+  const auto decoded = openai::decode_chat(R"({"messages":[{"role":")" + std::string(1'000'000, 'x') + R"(","content":""}]})");
   ASSERT_FALSE(decoded);
   EXPECT_LT(decoded.error().message.size(), 300U);
 }
 
 }  // namespace
-}  // namespace hearth::wire::openai
+}  // namespace hearth::wire

@@ -25,6 +25,7 @@ json::object show(const chat::Message& message) {
   }
   out["content"] = content;
   if (!message.reasoning.empty()) out["reasoning"] = message.reasoning;
+  if (!message.reasoning_signature.empty()) out["reasoning_signature"] = message.reasoning_signature;
   if (!message.tool_calls.empty()) {
     json::array calls;
     for (const auto& call : message.tool_calls)
@@ -32,6 +33,7 @@ json::object show(const chat::Message& message) {
     out["tool_calls"] = calls;
   }
   if (!message.tool_call_id.empty()) out["tool_call_id"] = message.tool_call_id;
+  if (message.tool_failed) out["tool_failed"] = true;
   if (!message.name.empty()) out["name"] = message.name;
   return out;
 }
@@ -113,6 +115,9 @@ json::object show(const chat::Request& request) {
     out["logit_bias"] = biases;
   }
   if (!sampling.stop.empty()) out["stop"] = json::array(sampling.stop.begin(), sampling.stop.end());
+  put(out, "reasoning_enabled", request.reasoning.enabled);
+  if (!request.reasoning.effort.empty()) out["reasoning_effort"] = request.reasoning.effort;
+  put(out, "reasoning_budget", request.reasoning.budget);
   if (request.choices != 1) out["n"] = request.choices;
   put(out, "max_tokens", request.max_tokens);
   put(out, "top_logprobs", request.top_logprobs);
@@ -122,6 +127,7 @@ json::object show(const chat::Request& request) {
     if (on) out[key] = true;
   }
   if (request.time_limit) out["time_limit_ms"] = request.time_limit->count();
+  if (request.keep_loaded) out["keep_loaded_ms"] = request.keep_loaded->count();
   return out;
 }
 
