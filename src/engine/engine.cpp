@@ -21,7 +21,9 @@
 #include "engine/adapter_cache.h"
 #include "engine/backend.h"
 #include "engine/chat_format.h"
+#include "engine/draft_model.h"
 #include "engine/llama_decoder.h"
+#include "engine/ngram_draft.h"
 
 namespace hearth::engine {
 namespace {
@@ -353,6 +355,8 @@ class LlamaEngine final : public Engine {
   Result<SamplerSpec> sampler(const chat::Request& request) const;
   Error cannot_generate() const;
   Result<AdapterPtr> adapter(const chat::Request& request);
+  // Who guesses, as options_.speculation says; null for nobody.
+  Result<std::unique_ptr<DraftSource>> draft_source() const;
   // Each input's pooled vector, in order, in as few passes as fit.
   Result<std::vector<std::vector<float>>> pooled(const std::vector<std::vector<Token>>& inputs);
   // Runs `job` where nothing else uses the threads: between the scheduler's ticks, or alone when the model does not generate.
@@ -368,6 +372,8 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<ChatFormat> chat_format_;
   std::unique_ptr<LlamaDecoder> decoder_;
   std::unique_ptr<PooledContext> pooled_;
+  std::unique_ptr<DraftSource> drafts_;
+  std::unique_ptr<Speculator> speculator_;
   std::unique_ptr<Scheduler> scheduler_;  // stops before what it uses goes
 
   // For models without a scheduler.
@@ -459,7 +465,11 @@ Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
   if (!decoder) return std::move(decoder).error();
   decoder_ = std::move(*decoder);
   info_.context = decoder_->max_request_tokens();
-  scheduler_ = std::make_unique<Scheduler>(*decoder_, options_.scheduler);
+  auto drafts = draft_source();
+  if (!drafts) return std::move(drafts).error();
+  drafts_ = std::move(*drafts);
+  if (drafts_) speculator_ = std::make_unique<Speculator>(*drafts_, options_.speculation, decoder_->max_sequences());
+  scheduler_ = std::make_unique<Scheduler>(*decoder_, options_.scheduler, Clock::system(), speculator_.get());
   return {};
 }
 
@@ -473,6 +483,40 @@ chat::ModelInfo LlamaEngine::info() const {
 Result<AdapterPtr> LlamaEngine::adapter(const chat::Request& request) {
   if (request.adapter.empty()) return AdapterPtr();
   return adapters_->acquire(request.adapter);
+}
+
+Result<std::unique_ptr<DraftSource>> LlamaEngine::draft_source() const {
+  const Speculation& s = options_.speculation;
+  const auto refuse = [](std::string message) { return Error{ErrorCode::config_invalid, std::move(message), "speculation"}; };
+  std::unique_ptr<DraftSource> none;
+  if (s.mode == Speculation::Mode::off) return none;
+  if (s.max_draft < 1 || s.max_draft > 256) return refuse("a draft may have between 1 and 256 tokens, not " + std::to_string(s.max_draft));
+  if (s.lookup_tokens < 1 || s.lookup_tokens > 64) {
+    return refuse("prompt lookup needs a repetition of between 1 and 64 tokens, not " + std::to_string(s.lookup_tokens));
+  }
+  if (!decoder_->can_share_prefix()) {
+    if (s.mode == Speculation::Mode::automatic) return none;
+    return refuse("model \"" + info_.id + "\" (" + info_.architecture +
+                  ") is recurrent: it cannot take a wrong guess back. Set speculation to automatic or off");
+  }
+  if (s.mode == Speculation::Mode::mtp) {
+    return refuse("model \"" + info_.id + "\" (" + info_.architecture + ") has no heads for further tokens: use lookup or a draft model");
+  }
+  if (s.mode == Speculation::Mode::draft && s.draft_model.empty())
+    return refuse("speculation with a draft model was asked for, but none is named");
+  if (s.mode == Speculation::Mode::lookup || s.draft_model.empty()) {
+    return std::unique_ptr<DraftSource>(std::make_unique<NgramDraft>(decoder_->max_sequences(), s.lookup_tokens));
+  }
+  auto model = DraftModel::load(model_.get(), *threads_,
+                                {.path = s.draft_model,
+                                 .gpu_layers = options_.gpu_layers,
+                                 .least_confidence = s.least_confidence,
+                                 .decoder = {.context = decoder_->context_cells(),
+                                             .sequences = decoder_->max_sequences(),
+                                             .batch = options_.scheduler.batch_tokens,
+                                             .flash_attention = options_.flash_attention}});
+  if (!model) return std::move(model).error();
+  return std::unique_ptr<DraftSource>(std::move(*model));
 }
 
 Error LlamaEngine::cannot_generate() const {
@@ -610,6 +654,8 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
     generation.template_stop = rendered.stop;
     generation.top_logprobs = ahead ? -1 : request.top_logprobs.value_or(-1);
     generation.echo_logprobs = score_echo;
+    // Who sets a seed wants the same answer twice. Rounding depends a little on how many rows are computed together, which is enough to turn a draw.
+    generation.speculate = !request.sampling.seed || plain.temperature <= 0;
     generation.priority = request.priority;
     generation.tenant = request.tenant;
     generation.deadline = deadline;

@@ -9,6 +9,7 @@
 #include "chat/event.h"
 #include "chat/request.h"
 #include "engine/scheduler.h"
+#include "engine/speculator.h"
 
 namespace hearth::engine {
 
@@ -34,6 +35,7 @@ struct EngineOptions {
   std::string adapter_folder;
   std::int64_t adapter_bytes = std::int64_t{1} << 30;  // adapters kept loaded at once
   SchedulerOptions scheduler;
+  Speculation speculation;
 };
 
 // Receives an answer's events on the scheduler's thread: hand over and return.

@@ -382,7 +382,10 @@ Result<void> LlamaDecoder::decode(std::span<const BatchToken> batch) {
     rc = -3;
     thrown = e.what();
   }
-  if (rc == 0) return {};
+  if (rc == 0) {
+    llama_synchronize(context_);  // a GPU goes on in the background: whoever measures this call means the computation
+    return {};
+  }
   if (rc == 2 || rc < -1) {
     // Only here may earlier parts of the batch have stayed in the memory.
     std::map<SeqId, std::int32_t> first;

@@ -73,6 +73,7 @@ struct Generation {
   std::vector<std::string> template_stop;
   int top_logprobs = -1;       // -1 = no TokenInfo
   bool echo_logprobs = false;  // score the prompt: TokenInfo for each prompt token after the first, as choice 0's first delta
+  bool speculate = true;       // false: rows are computed one at a time, so that rounding is the same every time
   chat::Priority priority = chat::Priority::interactive;
   std::string tenant;
   std::optional<TimePoint> deadline;

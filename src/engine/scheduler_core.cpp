@@ -388,7 +388,7 @@ void SchedulerCore::add_drafts(int streams, int rows, int room) {
   std::vector<Sequence*> guessing;
   std::vector<DraftSource::Want> wants;
   for (auto& s : running_) {
-    if (s->rows != 1 || !s->streaming()) continue;
+    if (s->rows != 1 || !s->streaming() || !s->generation().speculate) continue;
     // Within the cells it was promised, and never past its end: its last token comes from a row of its own.
     int limit = std::min(s->promised() - s->size(), max_request_tokens_ - s->size() - 1);
     if (s->generation().max_tokens) limit = std::min(limit, *s->generation().max_tokens - s->generated - 1);

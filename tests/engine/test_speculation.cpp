@@ -419,6 +419,16 @@ TEST_F(SpeculationTest, GuessesTakeOnlyTheRowsPromptsLeave) {
   EXPECT_EQ(stream.sink->choices[0].text, expected_text(tokens_from(1, 5), 2000));
 }
 
+TEST_F(SpeculationTest, WhoAsksForItIsNotGuessedFor) {
+  make(1024);
+  auto g = generation(tokens_from(1, 10), 40);
+  g.speculate = false;
+  auto exact = add(std::move(g)), other = add(generation(tokens_from(200, 10), 40));
+  run_until_idle();
+  EXPECT_EQ(exact.sink->drafted, 0);
+  EXPECT_GT(other.sink->drafted, 0);
+}
+
 TEST_F(SpeculationTest, ModelsThatCannotTakeBackAreNotGuessedFor) {
   decoder = std::make_unique<FakeDecoder>(1024, 8);
   decoder->shares = false;
