@@ -92,8 +92,8 @@ Result<void> check_gbnf(const std::string& grammar) {
   return {};
 }
 
-Result<void> check(const llama_model* model, const SamplerSpec& spec, const std::string& param) {
-  auto ok = check_sampler(model, spec);
+Result<void> check(const llama_model* model, const Constraints& wanted, const std::string& param) {
+  auto ok = check_constraints(model, wanted);
   if (ok) return ok;
   Error error = std::move(ok).error();
   error.param = param;
@@ -132,6 +132,16 @@ Result<common_chat_msg> to_common(const chat::Message& message, std::size_t inde
     out.tool_calls.push_back({.name = call.name, .arguments = call.arguments.empty() ? "{}" : call.arguments, .id = call.id});
   }
   return out;
+}
+
+// Whether the prompt ends inside a thought that it has begun.
+bool leaves_open(const common_chat_params& params) {
+  if (params.thinking_start_tag.empty() || params.thinking_end_tags.empty()) return false;
+  const std::size_t start = params.generation_prompt.rfind(params.thinking_start_tag);
+  if (start == std::string::npos) return false;
+  return std::none_of(params.thinking_end_tags.begin(), params.thinking_end_tags.end(), [&](const std::string& tag) {
+    return !tag.empty() && params.generation_prompt.find(tag, start) != std::string::npos;
+  });
 }
 
 // How many bytes at the end of `text` could be the beginning of `marker`.
@@ -177,7 +187,17 @@ Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answe
   }
   inputs.add_generation_prompt = answer;
   inputs.parallel_tool_calls = request.parallel_tool_calls;
-  inputs.enable_thinking = impl_->thinking;
+  const chat::Reasoning& reasoning = request.reasoning;
+  if (reasoning.budget && *reasoning.budget < 0) {
+    return invalid("the budget for thinking is " + std::to_string(*reasoning.budget) + " tokens; it must not be negative", "reasoning");
+  }
+  const bool may_think = reasoning.enabled.value_or(true) && reasoning.budget.value_or(1) > 0;
+  inputs.enable_thinking = impl_->thinking && may_think;
+  // Templates read what they know of these. None knows "minimal".
+  if (!reasoning.effort.empty())
+    inputs.chat_template_kwargs["reasoning_effort"] =
+        json::serialize(json::string(reasoning.effort == "minimal" ? "low" : reasoning.effort));
+  if (reasoning.budget) inputs.chat_template_kwargs["thinking_budget"] = std::to_string(*reasoning.budget);
   inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
 
   std::vector<std::size_t> tools = tools_in_play(request);
@@ -222,29 +242,38 @@ Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answe
     return Error{ErrorCode::unsupported, "this model's chat template has no form for tool calls, so none can be required", "tool_choice"};
   }
 
+  if (!may_think && leaves_open(params)) {
+    // A template that always has the model think: the thought ends before it has begun, as other templates write it themselves.
+    const std::string end = params.thinking_end_tags.front() + "\n\n";
+    params.prompt += end;
+    params.generation_prompt += end;
+  }
   RenderedChat out;
   out.prompt = std::move(params.prompt);
   out.stop = std::move(params.additional_stops);
   const llama_vocab* vocab = llama_model_get_vocab(impl_->model);
-  SamplerSpec& spec = out.constraints;
+  Constraints& wanted = out.constraints;
   for (const std::string& text : params.preserved_tokens) {
     auto tokens = common_tokenize(vocab, text, false, true);
-    if (tokens.size() == 1) spec.preserved_tokens.push_back(tokens[0]);
+    if (tokens.size() == 1) wanted.preserved_tokens.push_back(tokens[0]);
   }
   if (gbnf) {
-    spec.grammar = request.format.schema;
-    spec.grammar_origin = SamplerSpec::GrammarOrigin::user;
+    wanted.grammar = request.format.schema;
+    wanted.origin = Constraints::Origin::user;
   } else if (!params.grammar.empty()) {
-    spec.grammar = std::move(params.grammar);
-    spec.grammar_origin = SamplerSpec::GrammarOrigin::tool_calls;
-    spec.grammar_lazy = params.grammar_lazy;
-    spec.generation_prompt = params.generation_prompt;
-    spec.thinking_start = params.thinking_start_tag;
-    spec.thinking_ends = params.thinking_end_tags;
+    wanted.grammar = std::move(params.grammar);
+    wanted.origin = Constraints::Origin::tool_calls;
+    wanted.lazy = params.grammar_lazy;
   }
+  wanted.generation_prompt = params.generation_prompt;
+  wanted.thinking_start = params.thinking_start_tag;
+  for (const std::string& tag : params.thinking_end_tags) {
+    if (!tag.empty()) wanted.thinking_ends.push_back(tag);
+  }
+  if (may_think && !gbnf) wanted.thinking_budget = reasoning.budget;
 
   auto syntax = std::make_shared<OutputSyntax>();
-  syntax->markers_known = spec.grammar_lazy || tools.empty();
+  syntax->markers_known = wanted.lazy || tools.empty();
   for (const common_grammar_trigger& trigger : params.grammar_triggers) {
     GrammarTrigger mine{.kind = GrammarTrigger::Kind::word, .value = trigger.value, .token = trigger.token};
     switch (trigger.type) {
@@ -254,7 +283,7 @@ Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answe
         if (tokens.size() == 1) {
           mine.kind = GrammarTrigger::Kind::token;
           mine.token = tokens[0];
-          spec.preserved_tokens.push_back(tokens[0]);
+          wanted.preserved_tokens.push_back(tokens[0]);
         }
         if (!trigger.value.empty()) {
           syntax->markers.push_back(trigger.value);
@@ -267,9 +296,9 @@ Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answe
       case COMMON_GRAMMAR_TRIGGER_TYPE_PATTERN_FULL: mine.kind = GrammarTrigger::Kind::pattern_full; break;
     }
     if (trigger.type != COMMON_GRAMMAR_TRIGGER_TYPE_WORD) syntax->markers_known = false;
-    spec.grammar_triggers.push_back(std::move(mine));
+    wanted.triggers.push_back(std::move(mine));
   }
-  if (auto ok = check(impl_->model, spec, gbnf ? "grammar" : tools.empty() ? "response_format" : "tools"); !ok) return ok.error();
+  if (auto ok = check(impl_->model, wanted, gbnf ? "grammar" : tools.empty() ? "response_format" : "tools"); !ok) return ok.error();
 
   if (params.parser.empty()) return out;
   bool thinks = params.supports_thinking || !params.thinking_end_tags.empty();
@@ -295,24 +324,24 @@ Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answe
   return out;
 }
 
-Result<SamplerSpec> format_constraints(const llama_model* model, const chat::OutputFormat& format) {
+Result<Constraints> format_constraints(const llama_model* model, const chat::OutputFormat& format) {
   using Format = chat::OutputFormat::Kind;
-  SamplerSpec spec;
-  if (format.kind == Format::text) return spec;
+  Constraints wanted;
+  if (format.kind == Format::text) return wanted;
   if (format.kind == Format::gbnf) {
     if (auto ok = check_gbnf(format.schema); !ok) return ok.error();
-    spec.grammar = format.schema;
-    if (auto ok = check(model, spec, "grammar"); !ok) return ok.error();
-    return spec;
+    wanted.grammar = format.schema;
+    if (auto ok = check(model, wanted, "grammar"); !ok) return ok.error();
+    return wanted;
   }
   auto schema = check_schema(format.kind == Format::json_schema ? format.schema : "{}", "response_format");
   if (!schema) return std::move(schema).error();
   auto grammar = schema_grammar(*schema, "response_format");
   if (!grammar) return std::move(grammar).error();
-  spec.grammar = std::move(*grammar);
-  spec.grammar_origin = SamplerSpec::GrammarOrigin::output_format;
-  if (auto ok = check(model, spec, "response_format"); !ok) return ok.error();
-  return spec;
+  wanted.grammar = std::move(*grammar);
+  wanted.origin = Constraints::Origin::output_format;
+  if (auto ok = check(model, wanted, "response_format"); !ok) return ok.error();
+  return wanted;
 }
 
 OutputParser::OutputParser(std::shared_ptr<const OutputSyntax> syntax, int choice) : syntax_(std::move(syntax)), choice_(choice) {}

@@ -21,7 +21,7 @@ struct OutputSyntax;
 
 struct RenderedChat {
   std::string prompt;
-  SamplerSpec constraints;                     // grammar, triggers and preserved tokens only
+  Constraints constraints;
   std::vector<std::string> stop;               // the template's own, besides the request's
   std::shared_ptr<const OutputSyntax> syntax;  // null: the answer is plain text
 };
@@ -42,7 +42,7 @@ class ChatFormat {
 };
 
 // Turns `format` into a grammar, for raw completions. A chat's grammar also covers what the template opened: see render().
-Result<SamplerSpec> format_constraints(const llama_model* model, const chat::OutputFormat& format);
+Result<Constraints> format_constraints(const llama_model* model, const chat::OutputFormat& format);
 
 // One choice's answer. Text that may yet turn out to belong to a tool call is held back until it is clear.
 class OutputParser {

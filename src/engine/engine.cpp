@@ -616,16 +616,8 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
     if (prompts[0].tokens.empty()) return invalid("the messages come to no text at all", "messages");
   }
 
-  SamplerSpec spec = std::move(rendered.constraints);
   SamplerSpec plain = std::move(*base);
-  plain.grammar = std::move(spec.grammar);
-  plain.grammar_origin = spec.grammar_origin;
-  plain.grammar_lazy = spec.grammar_lazy;
-  plain.grammar_triggers = std::move(spec.grammar_triggers);
-  plain.preserved_tokens = std::move(spec.preserved_tokens);
-  plain.generation_prompt = std::move(spec.generation_prompt);
-  plain.thinking_start = std::move(spec.thinking_start);
-  plain.thinking_ends = std::move(spec.thinking_ends);
+  plain.constraints = std::move(rendered.constraints);
 
   // Last: whatever is wrong with the request otherwise must not cost a load.
   auto lora = adapter(request);

@@ -40,15 +40,17 @@ Result<common_sampler_ptr> make_common_sampler(const llama_model* model, const S
       if (llama_vocab_is_eog(vocab, t)) params.logit_bias.push_back({t, kMinusInfinity});
     }
   }
-  if (!spec.grammar.empty()) {
+  const Constraints& wanted = spec.constraints;
+  if (!wanted.grammar.empty() || wanted.thinking_budget) params.generation_prompt = wanted.generation_prompt;
+  if (!wanted.grammar.empty()) {
     // llama.cpp ends the process over this prefix when it was built without that library.
-    if (spec.grammar.starts_with("%llguidance")) return invalid("llguidance grammars are not supported: give a GBNF grammar", "grammar");
-    common_grammar_type origin = spec.grammar_origin == SamplerSpec::GrammarOrigin::user            ? COMMON_GRAMMAR_TYPE_USER
-                                 : spec.grammar_origin == SamplerSpec::GrammarOrigin::output_format ? COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT
-                                                                                                    : COMMON_GRAMMAR_TYPE_TOOL_CALLS;
-    params.grammar = {origin, spec.grammar};
-    params.grammar_lazy = spec.grammar_lazy;
-    for (const GrammarTrigger& trigger : spec.grammar_triggers) {
+    if (wanted.grammar.starts_with("%llguidance")) return invalid("llguidance grammars are not supported: give a GBNF grammar", "grammar");
+    common_grammar_type origin = wanted.origin == Constraints::Origin::user            ? COMMON_GRAMMAR_TYPE_USER
+                                 : wanted.origin == Constraints::Origin::output_format ? COMMON_GRAMMAR_TYPE_OUTPUT_FORMAT
+                                                                                       : COMMON_GRAMMAR_TYPE_TOOL_CALLS;
+    params.grammar = {origin, wanted.grammar};
+    params.grammar_lazy = wanted.lazy;
+    for (const GrammarTrigger& trigger : wanted.triggers) {
       common_grammar_trigger out;
       switch (trigger.kind) {
         case GrammarTrigger::Kind::token: out.type = COMMON_GRAMMAR_TRIGGER_TYPE_TOKEN; break;
@@ -60,15 +62,16 @@ Result<common_sampler_ptr> make_common_sampler(const llama_model* model, const S
       out.token = trigger.token;
       params.grammar_triggers.push_back(std::move(out));
     }
-    params.generation_prompt = spec.generation_prompt;
-    params.preserved_tokens.insert(spec.preserved_tokens.begin(), spec.preserved_tokens.end());
+    params.preserved_tokens.insert(wanted.preserved_tokens.begin(), wanted.preserved_tokens.end());
   }
   LogCapture log;
   try {
-    if (spec.grammar_lazy && !spec.thinking_start.empty() && !spec.thinking_ends.empty()) {
-      // A trigger inside a thought is not a call: this sampler keeps the lazy grammar asleep there.
-      params.reasoning_budget_start = common_tokenize(vocab, spec.thinking_start, false, true);
-      for (const std::string& tag : spec.thinking_ends) params.reasoning_budget_end.push_back(common_tokenize(vocab, tag, false, true));
+    if ((wanted.lazy || wanted.thinking_budget) && !wanted.thinking_start.empty() && !wanted.thinking_ends.empty()) {
+      // A trigger inside a thought is not a call: this sampler keeps the lazy grammar asleep there. And it ends thoughts that get too long.
+      params.reasoning_budget_start = common_tokenize(vocab, wanted.thinking_start, false, true);
+      for (const std::string& tag : wanted.thinking_ends) params.reasoning_budget_end.push_back(common_tokenize(vocab, tag, false, true));
+      params.reasoning_budget_forced = params.reasoning_budget_end.front();
+      params.reasoning_budget_tokens = wanted.thinking_budget.value_or(-1);
     }
     common_sampler_ptr sampler(common_sampler_init(model, params));
     if (!sampler) return internal_error("the sampler could not be made");
@@ -185,14 +188,17 @@ class ChainSampler final : public LlamaSampler {
 
 }  // namespace
 
-Result<void> check_sampler(const llama_model* model, const SamplerSpec& spec) {
-  if (!spec.grammar.empty() && !spec.grammar.starts_with("%llguidance")) {
+Result<void> check_constraints(const llama_model* model, const Constraints& constraints) {
+  const std::string& text = constraints.grammar;
+  if (!text.empty() && !text.starts_with("%llguidance")) {
     // The grammar alone first: the common library forgets the rest of a sampler when it throws over a grammar.
     LogCapture log;
     const std::unique_ptr<llama_sampler, FreeSampler> grammar(
-        llama_sampler_init_grammar(llama_model_get_vocab(model), spec.grammar.c_str(), "root"));
+        llama_sampler_init_grammar(llama_model_get_vocab(model), text.c_str(), "root"));
     if (!grammar) return invalid("the grammar cannot be used: " + log.errors("failed to parse grammar"), "grammar");
   }
+  SamplerSpec spec;
+  spec.constraints = constraints;
   auto sampler = make_common_sampler(model, spec);
   if (!sampler) return std::move(sampler).error();
   return {};
@@ -431,8 +437,8 @@ Result<void> LlamaDecoder::restore(SeqId seq, std::span<const std::uint8_t> stat
 }
 
 Result<std::unique_ptr<Sampler>> LlamaDecoder::make_sampler(const SamplerSpec& spec) {
-  bool neutral = spec.grammar.empty() && spec.logit_bias.empty() && spec.presence_penalty == 0 && spec.frequency_penalty == 0 &&
-                 spec.repeat_penalty == 1;
+  bool neutral = spec.constraints.grammar.empty() && !spec.constraints.thinking_budget && spec.logit_bias.empty() &&
+                 spec.presence_penalty == 0 && spec.frequency_penalty == 0 && spec.repeat_penalty == 1;
   constexpr int small_top_k = 256;
   const bool greedy = spec.temperature <= 0;
   if (neutral && (greedy || (spec.top_k > 0 && spec.top_k <= small_top_k))) {
@@ -450,7 +456,8 @@ Result<std::unique_ptr<Sampler>> LlamaDecoder::make_sampler(const SamplerSpec& s
   }
   auto chain = make_common_sampler(model_, spec);
   if (!chain) return std::move(chain).error();
-  return std::unique_ptr<Sampler>(std::make_unique<ChainSampler>(*this, vocab_, context_, std::move(*chain), !spec.grammar.empty()));
+  return std::unique_ptr<Sampler>(
+      std::make_unique<ChainSampler>(*this, vocab_, context_, std::move(*chain), !spec.constraints.grammar.empty()));
 }
 
 std::string LlamaDecoder::piece(Token token, bool special) const { return common_token_to_piece(vocab_, token, special); }

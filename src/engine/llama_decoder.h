@@ -80,8 +80,8 @@ class LlamaDecoder final : public Decoder {
   std::vector<std::int8_t> output_;
 };
 
-// Whether a sampler can be made from `spec`: a grammar that does not parse is found here, before the scheduler's thread sees it. Any thread.
-Result<void> check_sampler(const llama_model* model, const SamplerSpec& spec);
+// Whether a sampler can be made from them: a grammar that does not parse is found here, before the scheduler's thread sees it. Any thread.
+Result<void> check_constraints(const llama_model* model, const Constraints& constraints);
 
 // ggml's number for "f16", "q8_0" or "q4_0".
 Result<int> kv_type_from_name(const std::string& name);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,6 +19,21 @@ struct GrammarTrigger {
   Token token = -1;
 };
 
+// What the chat format wants of an answer.
+struct Constraints {
+  std::string grammar;  // GBNF; empty = unconstrained
+  enum class Origin { user, output_format, tool_calls };
+  Origin origin = Origin::user;
+  bool lazy = false;
+  std::vector<GrammarTrigger> triggers;
+  std::vector<Token> preserved_tokens;  // special tokens that must show in the text for the parser to see
+  std::string generation_prompt;        // what the template already opened for the assistant; the grammar skips past it
+  // Tags around the model's thoughts: a lazy grammar sleeps between them.
+  std::string thinking_start;
+  std::vector<std::string> thinking_ends;
+  std::optional<int> thinking_budget;  // tokens of a thought; past it, the first end tag follows whatever the model says
+};
+
 struct SamplerSpec {
   float temperature = 0.8f;  // 0 = greedy
   int top_k = 40;            // <= 0: all
@@ -29,18 +45,7 @@ struct SamplerSpec {
   std::uint32_t seed = 0;
   std::vector<std::pair<Token, float>> logit_bias;
   bool ignore_eos = false;
-
-  // GBNF; empty = unconstrained.
-  std::string grammar;
-  enum class GrammarOrigin { user, output_format, tool_calls };
-  GrammarOrigin grammar_origin = GrammarOrigin::user;
-  bool grammar_lazy = false;
-  std::vector<GrammarTrigger> grammar_triggers;
-  std::vector<Token> preserved_tokens;  // special tokens that must show in the text for the parser to see
-  std::string generation_prompt;        // what the template already opened for the assistant; the grammar skips past it
-  // Tags around the model's thoughts: a lazy grammar sleeps between them.
-  std::string thinking_start;
-  std::vector<std::string> thinking_ends;
+  Constraints constraints;
 };
 
 }  // namespace hearth::engine

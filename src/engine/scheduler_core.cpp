@@ -294,7 +294,7 @@ bool SchedulerCore::start(SequencePtr& sequence) {
       return false;
     }
     s.sampler = std::move(made).value();
-    s.shown.insert(spec.preserved_tokens.begin(), spec.preserved_tokens.end());
+    s.shown.insert(spec.constraints.preserved_tokens.begin(), spec.constraints.preserved_tokens.end());
   }
   s.seq = pool_.take();
   s.admission = ++admissions_;

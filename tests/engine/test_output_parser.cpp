@@ -148,6 +148,65 @@ TEST(OutputParser, ThoughtsAreReasoning) {
   }
 }
 
+TEST(OutputParser, AThoughtCanBeSwitchedOffAndBounded) {
+  const auto prompt = [](const std::string& chat_template, chat::Reasoning reasoning) {
+    chat::Request request = chat_request("hi");
+    request.reasoning = std::move(reasoning);
+    auto out = dialect(chat_template).format->render(request);
+    EXPECT_TRUE(out) << out.error().message;
+    return std::move(*out);
+  };
+  const std::string closed = "<think>\n\n</think>\n\n";
+  const std::string qwen = "Qwen-Qwen3-0.6B";
+  EXPECT_FALSE(prompt(qwen, {}).prompt.ends_with(closed));
+  EXPECT_FALSE(prompt(qwen, {.enabled = true}).prompt.ends_with(closed));
+  EXPECT_TRUE(prompt(qwen, {.enabled = false}).prompt.ends_with(closed));
+  EXPECT_TRUE(prompt(qwen, {.enabled = true, .budget = 0}).prompt.ends_with(closed));
+  const std::string always = "llama-cpp-deepseek-r1";
+  EXPECT_TRUE(prompt(always, {}).prompt.ends_with("<think>\n"));
+  EXPECT_TRUE(prompt(always, {.enabled = false}).prompt.ends_with("<think>\n</think>\n\n"));
+  EXPECT_EQ(prompt(qwen, {.budget = 20}).constraints.thinking_budget, 20);
+  EXPECT_NE(prompt("openai-gpt-oss-120b", {.effort = "high"}).prompt.find("Reasoning: high"), std::string::npos);
+  EXPECT_NE(prompt("openai-gpt-oss-120b", {.effort = "minimal"}).prompt.find("Reasoning: low"), std::string::npos);
+  EXPECT_NE(prompt("openai-gpt-oss-120b", {}).prompt.find("Reasoning: medium"), std::string::npos);
+  EXPECT_NE(prompt("ByteDance-Seed-OSS", {.budget = 512}).prompt.find("within 512 tokens"), std::string::npos);
+  chat::Request negative = chat_request("hi");
+  negative.reasoning.budget = -1;
+  const auto refused = dialect(qwen).format->render(negative);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().param, "reasoning");
+}
+
+// This template opens a thought in every prompt, and a random model never closes one.
+TEST(OutputParser, AThoughtPastItsBudgetEnds) {
+  const std::string name = "llama-cpp-deepseek-r1";
+  EngineOptions options = options_for(random_model(
+      "thinker", "--seed 31 --vocab '" + nano_path() + "' --chat-template '" HEARTH_LLAMA_DIR "/models/templates/" + name + ".jinja'"));
+  auto engine = Engine::load(options);
+  ASSERT_TRUE(engine) << engine.error().message;
+  const auto answer = [&](chat::Reasoning reasoning) {
+    chat::Request request = chat_request("hi", 40);
+    request.reasoning = std::move(reasoning);
+    request.ignore_eos = true;
+    auto out = run(**engine, request);
+    EXPECT_FALSE(out->error()) << out->error()->message;
+    return out;
+  };
+  const auto free = answer({});
+  EXPECT_EQ(free->text(), "");
+  ASSERT_FALSE(free->reasoning().empty());
+  const auto bounded = answer({.budget = 8});
+  EXPECT_FALSE(bounded->reasoning().empty());
+  EXPECT_TRUE(free->reasoning().starts_with(bounded->reasoning())) << "until then it thinks as it would have";
+  EXPECT_LT(bounded->reasoning().size(), free->reasoning().size());
+  EXPECT_FALSE(bounded->text().empty());
+  for (const auto& off : {chat::Reasoning{.enabled = false}, chat::Reasoning{.budget = 0}}) {
+    const auto without = answer(off);
+    EXPECT_EQ(without->reasoning(), "");
+    EXPECT_FALSE(without->text().empty());
+  }
+}
+
 TEST(OutputParser, ThoughtsThenACall) {
   RenderedChat chat = rendered("Qwen-Qwen3-0.6B", true);
   std::string output = "<think>\nI should list.\n</think>\n\n" + kCall;
