@@ -45,6 +45,89 @@ TEST(Generate, ARepeatedPromptComesFromThePrefixCache) {
   EXPECT_GE(second->usage()->cached_tokens, second->usage()->prompt_tokens - 1);
 }
 
+TEST(Generate, EveryAnswerBeginsWithWhatItsPromptCosts) {
+  auto request = chat_request("name three ways to find a large file");
+  const auto starts = [](const Collector& answer) {
+    return std::count_if(answer.events().begin(), answer.events().end(),
+                         [](const auto& e) { return std::holds_alternative<chat::Started>(e); });
+  };
+  for (bool again : {false, true}) {
+    auto answer = run(nano(), request);
+    ASSERT_FALSE(answer->error());
+    const auto* started = std::get_if<chat::Started>(&answer->events().front());
+    ASSERT_NE(started, nullptr);
+    EXPECT_EQ(started->prompt_tokens, answer->usage()->prompt_tokens);
+    EXPECT_EQ(started->cached_tokens, answer->usage()->cached_tokens);
+    if (again) EXPECT_EQ(started->cached_tokens, started->prompt_tokens - 1);
+    EXPECT_EQ(starts(*answer), 1);
+  }
+  // Several prompts: one start, with the tokens of all of them.
+  auto many = raw_request(kListFiles, 3);
+  many.prompts.push_back({.text = "another one", .tokens = {}});
+  many.choices = 2;
+  auto answer = run(nano(), many);
+  const auto* started = std::get_if<chat::Started>(&answer->events().front());
+  ASSERT_NE(started, nullptr);
+  EXPECT_EQ(started->prompt_tokens, answer->usage()->prompt_tokens);
+  EXPECT_EQ(starts(*answer), 1);
+}
+
+TEST(Generate, TheStopStringThatEndedAnAnswerIsNamed) {
+  const auto ended_by = [](const chat::Request& request) {
+    auto answer = run(nano(), request);
+    EXPECT_FALSE(answer->error());
+    for (const auto& event : answer->events()) {
+      if (const auto* finished = std::get_if<chat::Finished>(&event)) return finished->stop_sequence;
+    }
+    return std::string("did not end");
+  };
+  auto chat = chat_request("list all files");
+  const std::string text = run(nano(), chat)->text();
+  ASSERT_GT(text.size(), 4U);
+  EXPECT_EQ(ended_by(chat), "");
+  chat.sampling.stop = {"no such text", text.substr(2, 2)};
+  EXPECT_EQ(ended_by(chat), text.substr(2, 2));
+  chat.tools = {bash_tool()};  // through the parser of tool calls
+  const std::string with_tools = [&] {
+    auto plain = chat;
+    plain.sampling.stop.clear();
+    plain.tool_choice.mode = chat::ToolChoice::Mode::none;
+    return run(nano(), plain)->text();
+  }();
+  chat.tool_choice.mode = chat::ToolChoice::Mode::none;
+  ASSERT_GT(with_tools.size(), 4U);
+  chat.sampling.stop = {with_tools.substr(1, 3)};
+  EXPECT_EQ(ended_by(chat), with_tools.substr(1, 3));
+}
+
+TEST(Generate, APromptComputedAheadAnswersNothingAndSpeedsUpWhatFollows) {
+  auto request = chat_request("while I am typing this sentence the engine could already");
+  request.prefill_only = true;
+  request.priority = chat::Priority::background;
+  request.choices = 2;
+  request.top_logprobs = 2;
+  auto ahead = run(nano(), request);
+  ASSERT_FALSE(ahead->error()) << ahead->error()->message;
+  EXPECT_TRUE(std::holds_alternative<chat::Started>(ahead->events().front()));
+  ASSERT_EQ(ahead->events().size(), 4U) << "Started, Finished twice, Usage";
+  for (int c = 0; c < 2; ++c) EXPECT_EQ(ahead->finish(c), FinishReason::length);
+  EXPECT_EQ(ahead->usage()->completion_tokens, 0);
+  EXPECT_GT(ahead->usage()->prompt_tokens, 10);
+  const int shared = ahead->usage()->prompt_tokens;
+
+  auto finished = chat_request("while I am typing this sentence the engine could already read what is there");
+  auto answer = run(nano(), finished);
+  EXPECT_GT(answer->usage()->cached_tokens, shared / 2);
+  EXPECT_FALSE(answer->text().empty());
+
+  auto raw = raw_request("raw text is computed ahead as well, and never repeated", 5);
+  raw.prefill_only = raw.echo = true;
+  EXPECT_EQ(run(nano(), raw)->text(), "");
+  raw.prefill_only = raw.echo = false;
+  auto continued = run(nano(), raw);
+  EXPECT_EQ(continued->usage()->cached_tokens, continued->usage()->prompt_tokens - 1);
+}
+
 TEST(Generate, SeveralPromptsAndChoicesNumberTheirAnswers) {
   chat::Request request = raw_request(kListFiles, 12);
   request.prompts.push_back({.text = "<|im_start|>user\nshow disk usage<|im_end|>\n<|im_start|>assistant\n", .tokens = {}});

@@ -28,7 +28,8 @@ struct TextSink final : GenerationSink {
   bool over = false;
 };
 
-class Parking : public ::testing::Test {
+// By the type of the KV cells.
+class Parking : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     start_backend();
@@ -42,6 +43,7 @@ class Parking : public ::testing::Test {
     LlamaDecoderOptions options;
     options.context = cells;
     options.sequences = 32;
+    options.kv_type = GetParam();
     auto decoder = LlamaDecoder::create(model_.get(), *threads_, options);
     ASSERT_TRUE(decoder);
     core_.reset();
@@ -77,7 +79,7 @@ class Parking : public ::testing::Test {
   std::unique_ptr<SchedulerCore> core_;
 };
 
-TEST_F(Parking, APausedSequenceGivesTheTokensOfOneThatNeverPaused) {
+TEST_P(Parking, APausedSequenceGivesTheTokensOfOneThatNeverPaused) {
   make(512);
   const auto alone = add(11, 200, 120);
   run();
@@ -93,7 +95,7 @@ TEST_F(Parking, APausedSequenceGivesTheTokensOfOneThatNeverPaused) {
   EXPECT_EQ(background->text, alone->text);
 }
 
-TEST_F(Parking, AParkedPrefixGivesTheTokensOfOneThatStayed) {
+TEST_P(Parking, AParkedPrefixGivesTheTokensOfOneThatStayed) {
   make(2048);
   add(11, 700, 1);
   run();
@@ -112,6 +114,9 @@ TEST_F(Parking, AParkedPrefixGivesTheTokensOfOneThatStayed) {
   EXPECT_EQ(back->cached, 699);
   EXPECT_EQ(back->text, stayed->text);
 }
+
+INSTANTIATE_TEST_SUITE_P(KvTypes, Parking, ::testing::Values("f16", "q8_0", "q4_0"),
+                         [](const auto& info) { return std::string(info.param); });
 
 }  // namespace
 }  // namespace hearth::engine
