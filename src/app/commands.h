@@ -38,7 +38,4 @@ int fail(const Error& error);
 // The process's environment as an Environment.
 const char* process_environment(const char* name);
 
-// The name clients know a model by when none is configured: the file's name, without ".gguf" and the number of a split part.
-std::string default_model_name(std::string_view path);
-
 }  // namespace hearth::app

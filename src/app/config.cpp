@@ -796,13 +796,7 @@ class FileReader {
       model.set(key, std::move(*parsed), line_of(leaf.source()));
       model.given.insert(key);
     }
-    for (const auto& setting : model_table) {
-      if (model.given.contains(setting.key) || !setting.global.empty()) continue;
-      auto value = parse_text(setting, setting.fallback);
-      assert(value.ok());
-      model.set(setting.key, std::move(*value), "default");
-    }
-    const std::string& kind = model.text("kind");
+    const std::string kind = model.given.contains("kind") ? model.text("kind") : "worker";
     for (const auto& key : model.given) {
       const Setting& setting = *find_setting(model_table, key);
       const auto kinds = words_of(setting.kinds);
@@ -1005,6 +999,25 @@ std::string ConfigValues::as_flag(const Setting& setting) const {
   }
 }
 
+ModelConfig Config::model(std::string name, std::string place, bool alone) const {
+  ModelConfig out;
+  out.name = std::move(name);
+  out.place = std::move(place);
+  for (const auto& setting : model_table) {
+    std::string global(setting.global);
+    if (global.empty() && alone) global = "model." + std::string(setting.key);
+    if (find_setting(table, global) != nullptr) {
+      const auto& general = entry(global);
+      out.set(setting.key, general.value, general.origin);
+    } else {
+      auto value = parse_text(setting, setting.fallback);
+      assert(value.ok());
+      out.set(setting.key, std::move(*value), "default");
+    }
+  }
+  return out;
+}
+
 std::string Config::print() const {
   std::string out;
   const auto add = [&](std::string_view name, const Setting& setting, const Entry& value) {
@@ -1072,11 +1085,10 @@ Result<Config> load_config(const ConfigSources& sources) {
     }
   }
   for (auto& model : config.models) {
-    for (const auto& setting : model_table) {
-      if (setting.global.empty() || model.given.contains(setting.key)) continue;
-      const auto& general = config.entry(setting.global);
-      model.set(setting.key, general.value, general.origin);
-    }
+    ModelConfig whole = config.model(model.name, model.place, false);
+    for (const auto& key : model.given) whole.set(key, model.entry(key).value, model.entry(key).origin);
+    whole.given = model.given;
+    model = std::move(whole);
   }
   return config;
 }

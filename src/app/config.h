@@ -92,6 +92,9 @@ class Config : public ConfigValues {
  public:
   std::vector<ModelConfig> models;  // in the order of the file
 
+  // A model without a table of its own: the settings for all models, else the defaults. `alone`: also what [model] says of its one model.
+  ModelConfig model(std::string name, std::string place, bool alone) const;
+
   // The configuration as TOML, every line with where its value comes from; secrets masked.
   std::string print() const;
 };

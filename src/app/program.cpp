@@ -63,13 +63,4 @@ int fail(const Error& error) {
 
 const char* process_environment(const char* name) { return std::getenv(name); }
 
-std::string default_model_name(std::string_view path) {
-  if (path == catalog::embedded_path) return std::string(catalog::default_model_id);
-  std::string name = std::filesystem::path(path).filename().string();
-  if (name.ends_with(".gguf")) name.resize(name.size() - 5);
-  constexpr std::string_view first_part = "-00001-of-";
-  if (const auto at = name.rfind(first_part); at != std::string::npos && name.size() == at + first_part.size() + 5) name.resize(at);
-  return name;
-}
-
 }  // namespace hearth::app

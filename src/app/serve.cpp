@@ -11,6 +11,7 @@
 
 #include "app/commands.h"
 #include "app/machine.h"
+#include "app/models_config.h"
 #include "app/url.h"
 #include "base/log.h"
 #include "catalog/default_model.h"

@@ -1,5 +1,6 @@
 #include "app/url.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace hearth::app {
@@ -9,7 +10,7 @@ std::string host_and_port(std::string_view host, unsigned port) {
   return (v6 ? "[" + std::string(host) + "]" : std::string(host)) + ":" + std::to_string(port);
 }
 
-Result<Url> parse_url(std::string_view text) {
+Result<Url> parse_base_url(std::string_view text) {
   const auto wrong = [&](std::string_view why) {
     return invalid("\"" + std::string(text) + "\" is not an address: " + std::string(why) +
                    ". Write http://HOST:PORT, https://HOST or unix:/PATH");
@@ -18,7 +19,7 @@ Result<Url> parse_url(std::string_view text) {
   if (rest.starts_with("unix:")) {
     rest.remove_prefix(5);
     if (rest.empty()) return wrong("the path is missing");
-    return Url{net::UnixEndpoint{std::string(rest)}, "localhost"};
+    return Url{net::UnixEndpoint{std::string(rest)}, "localhost", {}};
   }
   net::TcpEndpoint endpoint;
   if (rest.starts_with("http://")) {
@@ -31,7 +32,11 @@ Result<Url> parse_url(std::string_view text) {
   }
   if (rest.ends_with("/")) rest.remove_suffix(1);
   if (rest.ends_with("/v1")) rest.remove_suffix(3);
-  if (rest.find_first_of("/?#@ ") != std::string_view::npos) return wrong("it has more than a host and a port");
+  if (rest.ends_with("/")) rest.remove_suffix(1);
+  if (rest.find_first_of("?#@ ") != std::string_view::npos) return wrong("it has more than a host, a port and a path");
+  const auto slash = std::min(rest.find('/'), rest.size());
+  std::string base_path(rest.substr(slash));
+  rest = rest.substr(0, slash);
   std::string_view port;
   if (rest.starts_with("[")) {
     const auto end = rest.find(']');
@@ -53,7 +58,16 @@ Result<Url> parse_url(std::string_view text) {
       return wrong("the port is not a number from 1 to 65535");
   }
   std::string host = host_and_port(endpoint.host, endpoint.port);
-  return Url{std::move(endpoint), std::move(host)};
+  return Url{std::move(endpoint), std::move(host), std::move(base_path)};
+}
+
+Result<Url> parse_url(std::string_view text) {
+  auto url = parse_base_url(text);
+  if (url.ok() && !url->base_path.empty()) {
+    return invalid("\"" + std::string(text) +
+                   "\" is not an address: it has more than a host and a port. Write http://HOST:PORT, https://HOST or " + "unix:/PATH");
+  }
+  return url;
 }
 
 }  // namespace hearth::app
