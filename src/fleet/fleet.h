@@ -59,8 +59,10 @@ struct ModelSpec {
   // worker and command
   std::vector<std::string> command;  // worker: the fleet adds the socket and "--gpu-layers=N"; command: may hold {port}
   std::string health_path = "/health";
-  catalog::MemoryEstimate need;   // expected while loaded, corrected by what each load measures. All zero: unknown, counts as nothing
-  std::optional<int> gpu_layers;  // the user insists; empty: wholly on one GPU where it fits, else wholly on the CPU
+  catalog::MemoryEstimate need;    // expected while loaded, corrected by what each load measures. All zero: unknown, counts as nothing
+  std::optional<int> gpu_layers;   // the user insists; empty: wholly on one GPU where it fits, else wholly on the CPU
+  int layers = 0;                  // it has, with its output; to reckon with gpu_layers. 0: unknown
+  std::vector<std::string> files;  // what a load reads: read ahead while the process starts
 
   // openai and anthropic: one or more endpoints of the same model
   struct Remote {

@@ -28,6 +28,7 @@ struct FakeEngine {
   int health_status = 200;
   engine::SchedulerStats stats;
   std::string model = "fake";
+  std::chrono::milliseconds frame_delay{0};  // before each frame
   // What came.
   std::vector<net::HttpRequest> seen;
   int open = 0;  // streams not yet ended
@@ -83,6 +84,7 @@ struct FakeEngine {
     headers.add("Content-Type", "text/event-stream");
     (void)co_await exchange.begin(200, std::move(headers));
     for (const auto& frame : frames) {
+      if (frame_delay.count() > 0) co_await released.wait_until(Clock::system().now() + frame_delay);
       const auto sent = co_await exchange.write(frame);
       if (!sent.ok()) break;
     }

@@ -43,6 +43,14 @@ std::string leaks() {
   return found.empty() ? "none" : found;
 }
 
+// The value of "--name=value" among the arguments.
+std::string option(const std::vector<std::string>& all, const std::string& name, const std::string& otherwise) {
+  for (const auto& argument : all) {
+    if (argument.starts_with("--" + name + "=")) return argument.substr(name.size() + 3);
+  }
+  return otherwise;
+}
+
 // Counts the starts of one test in a file; the first is 1.
 int start_number(const std::string& file) {
   int number = 0;
@@ -71,10 +79,16 @@ int main(int count, char** arguments) {
   if (mode == "leaks") fail_to_load("model_invalid", leaks());
   if (mode == "slow") std::this_thread::sleep_for(std::chrono::milliseconds(300));
   if (mode == "stubborn") signal(SIGTERM, SIG_IGN);
+  if (mode == "bad_until_repaired" && !std::ifstream(state + ".repaired")) fail_to_load("model_invalid", "damaged");
+  // Loading takes a while, and then memory.
+  std::this_thread::sleep_for(std::chrono::milliseconds(std::stoi(option(all, "load-delay", "0"))));
+  const std::vector<char> held(std::stoul(option(all, "hold", "0")), 1);
 
   net::asio::io_context io(1);
   test::FakeEngine engine(io);
   engine.frames = test::FakeEngine::hello();
+  engine.model = option(all, "model-id", "fake");
+  engine.frame_delay = std::chrono::milliseconds(std::stoi(option(all, "frame-delay", "0")));
   if (mode == "hang" && start == 1) {
     engine.stats.busy = true;
     engine.stats.since_tick = std::chrono::hours(1);

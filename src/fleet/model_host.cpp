@@ -1,0 +1,58 @@
+#include "fleet/model_host.h"
+
+namespace hearth::fleet {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto news_wait = 500ms;  // from the end of a connection to the news that its process has ended
+
+SupervisorOptions supervisor_options(const ModelSpec& spec, HostOptions& options) {
+  auto out = std::move(options.supervisor);
+  out.command = spec.command;
+  out.socket = std::move(options.socket);
+  out.name = spec.id;
+  if (spec.kind == ModelKind::command) {
+    out.foreign = ForeignProcess{.model = {}, .health_path = spec.health_path};
+  } else {
+    const int layers = spec.gpu_layers ? *spec.gpu_layers : options.device == Residency::cpu ? 0 : -1;
+    out.command.push_back("--gpu-layers=" + std::to_string(layers));
+  }
+  return out;
+}
+
+UpstreamOptions upstream_options(const ModelSpec& spec, const HostOptions& options) {
+  auto out = spec.upstream;
+  if (out.first_event == 0ms) out.first_event = options.first_token;
+  if (out.next_event == 0ms) out.next_event = UpstreamOptions().next_event;
+  return out;
+}
+
+}  // namespace
+
+ModelHost::ModelHost(net::asio::io_context& io, const ModelSpec& spec, HostOptions options, const Clock& clock)
+    : io_(io),
+      start_wait_(options.start_wait),
+      options_(upstream_options(spec, options)),
+      supervisor_(io, supervisor_options(spec, options), clock) {}
+
+std::shared_ptr<wire::Provider> ModelHost::upstream() {
+  if (!upstream_ || upstream_generation_ != supervisor_.generation()) {
+    upstream_generation_ = supervisor_.generation();
+    upstream_ = std::make_shared<HttpUpstream>(io_, supervisor_.endpoint(), options_);
+  }
+  return upstream_;
+}
+
+net::Task<Result<void>> ModelHost::ready() { return supervisor_.wait_ready(start_wait_); }
+
+net::Task<bool> ModelHost::recovered(Error failure, int generation) {
+  // A process that is going down may still accept a connection and drop it, so a lost connection counts like a refused one, if the process did end.
+  if (failure.code != ErrorCode::unavailable && failure.code != ErrorCode::upstream_failed) co_return false;
+  const bool ended = co_await supervisor_.wait_ended(generation, news_wait);
+  if (!ended) co_return false;
+  const auto up = co_await supervisor_.wait_ready(start_wait_, generation);
+  co_return up.ok();
+}
+
+}  // namespace hearth::fleet

@@ -1,0 +1,43 @@
+// One loaded model: its process, and the way to it. Lives from the load to the unload; crashes in between are the supervisor's business.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "fleet/attempts.h"
+#include "fleet/fleet.h"
+#include "fleet/residency.h"
+
+namespace hearth::fleet {
+
+struct HostOptions {
+  SupervisorOptions supervisor;  // limits; the rest is filled in
+  std::string socket;
+  int device = Residency::cpu;
+  std::chrono::milliseconds first_token{0};
+  std::chrono::milliseconds start_wait{60'000};
+};
+
+class ModelHost {
+ public:
+  ModelHost(net::asio::io_context& io, const ModelSpec& spec, HostOptions options, const Clock& clock);
+
+  Supervisor& supervisor() { return supervisor_; }
+  const Supervisor& supervisor() const { return supervisor_; }
+  // The way to the process that runs now. A foreign one listens elsewhere after each start, so this is asked for each request.
+  std::shared_ptr<wire::Provider> upstream();
+  // Waits for a process that is being started again.
+  net::Task<Result<void>> ready();
+  // Whether a request that was sent to `generation` and failed like this may be sent again: the process ended, and another one is up.
+  net::Task<bool> recovered(Error failure, int generation);
+
+ private:
+  net::asio::io_context& io_;
+  const std::chrono::milliseconds start_wait_;
+  UpstreamOptions options_;
+  Supervisor supervisor_;
+  std::shared_ptr<wire::Provider> upstream_;
+  int upstream_generation_ = 0;
+};
+
+}  // namespace hearth::fleet
