@@ -186,7 +186,7 @@ class Answer {
     waiting_.clear();
   }
 
-  // The first prompt's start is the answer's.
+  // The first prompt's start is the answer's, with the tokens of all: only the cached ones of the others are not known yet.
   void started(int prompt_tokens, int cached) {
     usage_.prompt_tokens += prompt_tokens;
     usage_.cached_tokens += cached;
