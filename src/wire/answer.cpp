@@ -26,7 +26,10 @@ std::string header_value(std::string_view text) {
 net::Headers common_headers(const Caller& caller, std::string_view content_type) {
   net::Headers headers;
   headers.add("Content-Type", std::string(content_type));
-  if (!caller.request_id.empty()) headers.add("x-request-id", header_value(caller.request_id));
+  if (!caller.request_id.empty()) {
+    headers.add("x-request-id", header_value(caller.request_id));
+    headers.add("request-id", header_value(caller.request_id));  // where Anthropic's SDKs look
+  }
   return headers;
 }
 
@@ -215,6 +218,7 @@ Task<bool> stream_answer(net::Exchange& exchange, EventStream& stream, AnswerCod
   head.add("Cache-Control", "no-cache");
   head.add("X-Accel-Buffering", "no");
   add_explanation(head, stream.explanation());
+  add_explanation(head, codec.explanation());
   const Protocol passed = caller.origin ? caller.origin->protocol : Protocol::other;
   const auto executor = co_await asio::this_coro::executor;
   const WatchGuard guard{std::make_shared<Watch>(executor, exchange, stream, codec, &head, options)};
@@ -281,6 +285,7 @@ Task<void> whole_answer(net::Exchange& exchange, EventStream& stream, AnswerCode
   const Error* failure = collector.failure();
   net::Headers headers = failure != nullptr ? error_headers(*failure, caller) : common_headers(caller, "application/json");
   add_explanation(headers, stream.explanation());
+  add_explanation(headers, codec.explanation());
   co_await send(exchange, failure != nullptr ? http_status(failure->code) : 200, std::move(headers),
                 failure != nullptr ? encode_error(*failure) : codec.whole(collector.answer()));
 }

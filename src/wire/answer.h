@@ -2,6 +2,7 @@
 // status as long as nothing was sent, notice that the client left. A protocol adds an AnswerCodec, which says the same things in its own words.
 #pragma once
 
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -15,7 +16,7 @@
 namespace hearth::wire {
 
 // An error's document in one protocol's shape.
-using EncodeError = std::string (*)(const Error& error);
+using EncodeError = std::function<std::string(const Error& error)>;
 
 // Asks and answers. `request.stream` decides the form.
 net::Task<void> answer(net::Exchange& exchange, Provider& provider, Caller caller, EndpointOptions options, chat::Request request,

@@ -9,6 +9,7 @@
 #include <limits>
 
 #include "base/json.h"
+#include "wire/anthropic.h"
 #include "wire/openai.h"
 #include "wire/responses.h"
 #include "wire/show.h"
@@ -25,6 +26,13 @@ Result<json::object> decode_as(std::string_view kind, std::string_view body) {
   if (kind == "completion") return shown(openai::decode_completion(body));
   if (kind == "embeddings") return shown(openai::decode_embeddings(body));
   if (kind == "rerank") return shown(openai::decode_rerank(body));
+  if (kind == "messages" || kind == "count") {
+    const auto decoded = kind == "count" ? anthropic::decode_count(body) : anthropic::decode_messages(body);
+    if (!decoded) return decoded.error();
+    json::object out = show(decoded->request);
+    for (const auto& [what, why] : decoded->explanation.decisions) out[what] = why;
+    return out;
+  }
   if (kind == "responses") {
     const auto decoded = responses::decode_create(body);
     if (!decoded) return decoded.error();
@@ -75,7 +83,7 @@ TEST_P(Cases, All) {
   }
   EXPECT_GT(ran, 40U) << "the cases were not found";
 }
-INSTANTIATE_TEST_SUITE_P(Wire, Cases, ::testing::Values("openai", "responses"));
+INSTANTIATE_TEST_SUITE_P(Wire, Cases, ::testing::Values("anthropic", "openai", "responses"));
 
 // What a JSON file cannot hold.
 
