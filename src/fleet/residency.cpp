@@ -373,7 +373,7 @@ void Residency::make_room(std::vector<Action>& actions) {
     }
     // Whether it loads now or waits: this room is spoken for.
     later.take(wanted, found->device);
-    now.take(wanted, found->device);
+    if (found->rank == 0) now.take(wanted, found->device);
   }
 
   for (int i = 0; i < count() && !blocked; ++i) {
