@@ -10,6 +10,7 @@
 
 #include "base/json.h"
 #include "wire/anthropic.h"
+#include "wire/ollama.h"
 #include "wire/openai.h"
 #include "wire/responses.h"
 #include "wire/show.h"
@@ -33,6 +34,17 @@ Result<json::object> decode_as(std::string_view kind, std::string_view body) {
     for (const auto& [what, why] : decoded->explanation.decisions) out[what] = why;
     return out;
   }
+  const auto loading = [](const auto& decoded) -> Result<json::object> {
+    if (!decoded) return decoded.error();
+    json::object out = show(decoded->request);
+    if (decoded->load) out["load"] = true;
+    if (decoded->context) out["context"] = *decoded->context;
+    return out;
+  };
+  if (kind == "ollama chat") return loading(ollama::decode_chat(body));
+  if (kind == "ollama generate") return loading(ollama::decode_generate(body));
+  if (kind == "ollama embed") return loading(ollama::decode_embed(body));
+  if (kind == "ollama embeddings") return loading(ollama::decode_embeddings(body));
   if (kind == "responses") {
     const auto decoded = responses::decode_create(body);
     if (!decoded) return decoded.error();
@@ -83,7 +95,7 @@ TEST_P(Cases, All) {
   }
   EXPECT_GT(ran, 40U) << "the cases were not found";
 }
-INSTANTIATE_TEST_SUITE_P(Wire, Cases, ::testing::Values("anthropic", "openai", "responses"));
+INSTANTIATE_TEST_SUITE_P(Wire, Cases, ::testing::Values("anthropic", "openai", "responses", "ollama"));
 
 // What a JSON file cannot hold.
 

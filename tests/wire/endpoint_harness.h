@@ -147,7 +147,11 @@ class FakeStream final : public EventStream {
 
 class FakeProvider final : public Provider {
  public:
-  explicit FakeProvider(asio::io_context& io) : io_(io) {}
+  explicit FakeProvider(asio::io_context& io) : io_(io) {
+    infos.resize(2);
+    infos[0].id = "nano";
+    infos[1].id = "org/big model";
+  }
   Task<Result<std::unique_ptr<EventStream>>> generate(chat::Request request, Caller caller) override {
     seen = std::move(request);
     origin = caller.origin;
@@ -159,6 +163,7 @@ class FakeProvider final : public Provider {
     co_return std::unique_ptr<EventStream>(std::move(stream));
   }
   Task<Result<chat::Embeddings>> embed(chat::EmbeddingRequest request, Caller) override {
+    seen_inputs = request;
     if (refusal) co_return *refusal;
     EXPECT_EQ(request.tenant, "ann");
     co_return chat::Embeddings{{{1, 2}}, 3};
@@ -176,12 +181,26 @@ class FakeProvider final : public Provider {
     co_return std::vector<chat::TokenInfo>(1);
   }
   Task<Result<std::vector<chat::ModelInfo>>> models() override {
-    std::vector<chat::ModelInfo> out(2);
-    out[0].id = "nano";
-    out[1].id = "org/big model";
-    co_return out;
+    ++asked_for_models;
+    if (no_models) co_return *no_models;
+    co_return infos;
+  }
+  Task<Result<void>> load(std::string model, std::optional<std::chrono::milliseconds> keep_loaded, Caller) override {
+    loads.push_back("load " + model + (keep_loaded ? " " + std::to_string(keep_loaded->count()) : ""));
+    if (no_loading) co_return *no_loading;
+    co_return Result<void>();
+  }
+  Task<Result<void>> unload(std::string model, Caller) override {
+    loads.push_back("unload " + model);
+    if (no_loading) co_return *no_loading;
+    co_return Result<void>();
   }
 
+  std::vector<chat::ModelInfo> infos;
+  std::vector<std::string> loads;
+  std::optional<Error> no_models, no_loading;
+  int asked_for_models = 0;
+  chat::EmbeddingRequest seen_inputs;
   chat::Request seen;
   std::shared_ptr<const Origin> origin;
   std::optional<Error> refusal;
