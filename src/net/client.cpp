@@ -75,7 +75,10 @@ class ResponseParser final : public http::basic_parser<false> {
 
 struct Core {
   Core(asio::io_context& context, Endpoint to, ClientOptions client_options)
-      : io(context), endpoint(std::move(to)), options(std::move(client_options)), name(to_string(endpoint)) {}
+      : io(context),
+        endpoint(std::move(to)),
+        options(std::move(client_options)),
+        name(options.name.empty() ? to_string(endpoint) : options.name) {}
 
   asio::io_context& io;
   Endpoint endpoint;
@@ -273,7 +276,10 @@ Task<Result<std::shared_ptr<Connection>>> connect(std::shared_ptr<Core> core, st
     if (requested(cancellation)) break;
     if (!ec && !*expired) break;
     connection->close();
-    if (*expired) co_return core->silent(timeout, "did not accept the connection");
+    if (*expired) {
+      co_return Error{ErrorCode::unavailable, "cannot connect to " + core->name + ": it did not accept the connection within " +
+                                                  std::to_string(timeout.count()) + " ms"};
+    }
   }
   if (requested(cancellation)) {
     connection->close();

@@ -19,6 +19,7 @@ struct ClientOptions {
   std::size_t idle_connections = 64;
   std::size_t header_bytes = 64 * 1024;  // of an answer
   std::string ca_file;                   // TLS: trust the certificates of this PEM file instead of the system's roots
+  std::string name;                      // what messages call the peer; empty: its address
 };
 
 // An answer whose body is still arriving. Destroying it before the end closes its connection: that is how a generation is cancelled.
@@ -41,7 +42,7 @@ class Client {
   static std::unique_ptr<Client> make(asio::io_context& io, Endpoint endpoint, ClientOptions options = {});
   virtual ~Client() = default;
   // Sends and waits for the head. `head_timeout` counts from the last byte sent. A kept connection that turns out closed before any byte of
-  // an answer is replaced by a fresh one once. unavailable when nobody listens, upstream_timeout, upstream_failed; client_gone when `cancellation` was
+  // an answer is replaced by a fresh one once. unavailable when nobody listens or accepts, upstream_timeout, upstream_failed; client_gone when `cancellation` was
   // requested meanwhile: the connection is closed then, which tells the upstream. After the head ClientResponse::cancel() takes its place.
   virtual Task<Result<std::unique_ptr<ClientResponse>>> send(HttpRequest request, std::chrono::milliseconds head_timeout,
                                                              std::shared_ptr<Cancellation> cancellation = nullptr) = 0;
