@@ -121,6 +121,8 @@ class StreamDecoder {
   // Appends the events of one SSE event; `type` is its event: field. message_stop closes what is open and sets done(); so does an error, which becomes a
   // Failed event. upstream_failed on what is no event of this API.
   Result<void> decode(std::string_view type, std::string_view data, chat::Events& out);
+  // A whole message in one document, from services that do not stream: the events it would have been. Sets done().
+  Result<void> decode_document(std::string_view body, chat::Events& out);
   bool done() const { return done_; }
   // The stream ended. Without message_stop that is a failure in mid-stream.
   Result<void> finish();
@@ -128,10 +130,12 @@ class StreamDecoder {
  private:
   enum class Open { none, text, thinking, call, other };
   void read_usage(const boost::json::object& usage);
-  Result<void> start_block(const boost::json::object& event, chat::Events& out);
+  Result<void> start(const boost::json::object* message, chat::Events& out);
+  Result<void> start_block(const boost::json::object* block, chat::Events& out);
   Result<void> read_delta(const boost::json::object& event, chat::Events& out);
   void close_block(chat::Events& out);
   void finish_answer(std::string_view reason, std::string_view stop_sequence, chat::Events& out);
+  void end(chat::Events& out);
 
   Open open_ = Open::none;
   std::int64_t index_ = -1;  // of the open block, as the upstream numbers it

@@ -487,12 +487,20 @@ void StreamDecoder::close_block(chat::Events& out) {
   input_.clear();
 }
 
-Result<void> StreamDecoder::start_block(const json::object& event, chat::Events& out) {
+Result<void> StreamDecoder::start(const json::object* message, chat::Events& out) {
+  if (std::exchange(started_, true)) return nonsense("a second answer starts within the first");
+  const json::object* usage = message == nullptr ? nullptr : find_object(*message, "usage");
+  if (usage == nullptr) return {};
+  read_usage(*usage);
+  const std::int64_t prompt = input_tokens_ + cache_read_ + cache_created_;
+  if (prompt > 0) out.emplace_back(chat::Started{to_count(prompt), to_count(cache_read_)});
+  return {};
+}
+
+Result<void> StreamDecoder::start_block(const json::object* block, chat::Events& out) {
   close_block(out);
-  const json::object* block = find_object(event, "content_block");
   if (block == nullptr) return nonsense("a block starts without saying what it is");
   if (finished_) return nonsense("a block starts after the answer's end");
-  index_ = find_integer(event, "index").value_or(index_ + 1);
   const std::string_view type = find_text(*block, "type");
   if (type == "text") {
     open_ = Open::text;
@@ -574,15 +582,10 @@ Result<void> StreamDecoder::decode(std::string_view type, std::string_view data,
     done_ = true;
     out.emplace_back(chat::Failed{error_of(error, 502)});
   } else if (type == "message_start") {
-    if (std::exchange(started_, true)) return nonsense("a second answer starts within the first");
-    const json::object* message = find_object(*event, "message");
-    const json::object* usage = message == nullptr ? nullptr : find_object(*message, "usage");
-    if (usage == nullptr) return {};
-    read_usage(*usage);
-    const std::int64_t prompt = input_tokens_ + cache_read_ + cache_created_;
-    if (prompt > 0) out.emplace_back(chat::Started{to_count(prompt), to_count(cache_read_)});
+    return start(find_object(*event, "message"), out);
   } else if (type == "content_block_start") {
-    return start_block(*event, out);
+    index_ = find_integer(*event, "index").value_or(index_ + 1);
+    return start_block(find_object(*event, "content_block"), out);
   } else if (type == "content_block_delta") {
     return read_delta(*event, out);
   } else if (type == "content_block_stop") {
@@ -593,12 +596,32 @@ Result<void> StreamDecoder::decode(std::string_view type, std::string_view data,
     const auto reason = delta == nullptr ? std::string_view() : find_text(*delta, "stop_reason");
     if (!reason.empty()) finish_answer(reason, find_text(*delta, "stop_sequence"), out);
   } else if (type == "message_stop") {
-    finish_answer({}, {}, out);
-    done_ = true;
-    out.emplace_back(chat::Usage{.prompt_tokens = to_count(input_tokens_ + cache_read_ + cache_created_),
-                                 .cached_tokens = to_count(cache_read_),
-                                 .completion_tokens = to_count(output_tokens_)});
+    end(out);
   }
+  return {};
+}
+
+void StreamDecoder::end(chat::Events& out) {
+  finish_answer({}, {}, out);
+  done_ = true;
+  out.emplace_back(chat::Usage{.prompt_tokens = to_count(input_tokens_ + cache_read_ + cache_created_),
+                               .cached_tokens = to_count(cache_read_),
+                               .completion_tokens = to_count(output_tokens_)});
+}
+
+Result<void> StreamDecoder::decode_document(std::string_view body, chat::Events& out) {
+  auto document = parse_answer(body);
+  if (!document) return std::move(document).error();
+  const json::object& message = document->get_object();
+  if (find(message, "error") != nullptr) return decode("error", body, out);
+  const json::array* content = find_array(message, "content");
+  if (content == nullptr) return nonsense("a message has no content");
+  if (auto ok = start(&message, out); !ok) return ok;
+  for (const auto& block : *content) {
+    if (auto ok = start_block(block.if_object(), out); !ok) return ok;
+  }
+  finish_answer(find_text(message, "stop_reason"), find_text(message, "stop_sequence"), out);
+  end(out);
   return {};
 }
 
