@@ -48,6 +48,9 @@ enum class Form { chat, generate };
 class Codec final : public AnswerCodec {
  public:
   explicit Codec(Form form, const Clock& clock = Clock::system()) : form_(form), clock_(clock), asked_(clock.now()), opened_(asked_) {}
+  // The model was loaded when the request came: what passes until the first event is spent on its prompt, none of it on loading. Otherwise all until the
+  // answer opens counts as loading: an upstream opens it when the prompt is computed, so the two cannot be told apart.
+  void was_ready() { ready_ = true; }
   void served_by(const std::string& model) override;
   std::string_view stream_content_type() const override { return "application/x-ndjson"; }
   void encode(const chat::Event& event, std::string& out) override;
@@ -75,6 +78,7 @@ class Codec final : public AnswerCodec {
   std::vector<Call> calls_;  // still open: this API sends them whole
   chat::Usage usage_;
   std::optional<chat::FinishReason> reason_;
+  bool ready_ = false;
   bool failed_ = false;
 };
 

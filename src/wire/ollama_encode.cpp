@@ -113,9 +113,10 @@ void Codec::append_end(std::string& out, chat::FinishReason reason, const chat::
     append_int(out, value);
   };
   number("total_duration", nanoseconds(now - asked_));
-  number("load_duration", nanoseconds(opened_ - asked_));  // finding the model, and loading it where it was not
+  const TimePoint loaded = ready_ ? asked_ : opened_;
+  number("load_duration", nanoseconds(loaded - asked_));
   number("prompt_eval_count", usage.prompt_tokens);
-  number("prompt_eval_duration", nanoseconds(first - opened_));
+  number("prompt_eval_duration", nanoseconds(first - loaded));
   number("eval_count", usage.completion_tokens);
   number("eval_duration", nanoseconds(now - first));
   out += '}';

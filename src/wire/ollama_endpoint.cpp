@@ -41,21 +41,21 @@ Error unknown_model(const std::vector<chat::ModelInfo>& models, const std::strin
   return {ErrorCode::model_not_found, "model " + quoted(name) + " not found; there are: " + (known.empty() ? "none" : known), "model", {}};
 }
 
-// The name that is served, and whether the wanted context can be had. Asks for the models only where the answer depends on them; without an
-// answer the request goes on, and whoever serves it decides.
-Task<Result<void>> settle(Provider& provider, std::string& name, std::optional<int> context) {
-  if (!context && !name.ends_with(default_tag)) co_return Result<void>();
+// Makes `name` the one that is served, refuses a context that cannot be had, and tells whether the model is loaded. When the models are not known
+// the request goes on, and whoever serves it decides.
+Task<Result<bool>> settle(Provider& provider, std::string& name, std::optional<int> context) {
   const auto models = co_await provider.models();
-  if (!models) co_return Result<void>();
+  if (!models) co_return false;
   const chat::ModelInfo* model = settle_name(*models, name);
-  if (model != nullptr && context && model->context > 0 && *context > model->context) {
+  if (model == nullptr) co_return false;
+  if (context && model->context > 0 && *context > model->context) {
     co_return Error{ErrorCode::context_length_exceeded,
                     "options.num_ctx asks for a context of " + std::to_string(*context) + " tokens, but " + model->id + " has " +
                         std::to_string(model->context) + "; ask for at most that, or serve the model with a larger one",
                     "options.num_ctx",
                     {}};
   }
-  co_return Result<void>();
+  co_return model->state == chat::ModelState::ready;
 }
 
 // Loads, or with 0 unloads. Where models do not come and go, one that is there counts as loaded.
@@ -85,6 +85,7 @@ Task<void> generate(net::Exchange& exchange, Provider& provider, Caller caller, 
     co_await respond_error(exchange, settled.error(), caller, encode_error);
     co_return;
   }
+  if (*settled) codec.was_ready();
   if (!decoded->load) {
     co_await answer(exchange, provider, std::move(caller), options, std::move(request), codec, encode_error);
     co_return;

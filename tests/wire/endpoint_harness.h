@@ -181,7 +181,6 @@ class FakeProvider final : public Provider {
     co_return std::vector<chat::TokenInfo>(1);
   }
   Task<Result<std::vector<chat::ModelInfo>>> models() override {
-    ++asked_for_models;
     if (no_models) co_return *no_models;
     co_return infos;
   }
@@ -199,7 +198,6 @@ class FakeProvider final : public Provider {
   std::vector<chat::ModelInfo> infos;
   std::vector<std::string> loads;
   std::optional<Error> no_models, no_loading;
-  int asked_for_models = 0;
   chat::EmbeddingRequest seen_inputs;
   chat::Request seen;
   std::shared_ptr<const Origin> origin;

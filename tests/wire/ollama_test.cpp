@@ -77,6 +77,23 @@ TEST(OllamaStream, DurationsAreThoseThatPassed) {
   EXPECT_EQ(last.at("eval_duration").as_int64(), 40'000'000);
 }
 
+TEST(OllamaStream, AModelThatWasReadySpentNoTimeOnLoading) {
+  FakeClock clock;
+  Codec codec(Form::chat, clock);
+  codec.was_ready();
+  clock.advance(300ms);  // an upstream opens its answer when the prompt is computed
+  codec.served_by("m");
+  std::string out;
+  codec.encode(chat::Started{5, 0}, out);
+  clock.advance(40ms);
+  codec.encode(chat::Finished{0, FinishReason::stop}, out);
+  codec.end(out);
+  const auto last = read_lines(out).back();
+  EXPECT_EQ(last.at("load_duration").as_int64(), 0);
+  EXPECT_EQ(last.at("prompt_eval_duration").as_int64(), 300'000'000);
+  EXPECT_EQ(last.at("eval_duration").as_int64(), 40'000'000);
+}
+
 TEST(OllamaStream, GenerateHasNoMessage) {
   const auto lines = streamed({chat::ReasoningDelta{0, "hm"}, chat::TextDelta{0, "a"}, chat::Finished{0, {}}}, Form::generate);
   ASSERT_EQ(lines.size(), 3U);
@@ -274,7 +291,6 @@ TEST_F(OllamaEndpoint, StreamsUnlessToldOtherwise) {
   EXPECT_EQ(lines[0].at("model").as_string(), "nano");
   EXPECT_TRUE(lines[2].at("done").as_bool());
   EXPECT_EQ(provider.seen.tenant, "ann");
-  EXPECT_EQ(provider.asked_for_models, 0) << "nothing depends on them";
 }
 
 TEST_F(OllamaEndpoint, AnswersWhole) {
@@ -285,6 +301,17 @@ TEST_F(OllamaEndpoint, AnswersWhole) {
   EXPECT_EQ(exchange.document().at("response").as_string(), "ab");
   EXPECT_TRUE(exchange.document().at("done").as_bool());
   EXPECT_GT(exchange.document().at("total_duration").as_int64(), 0);
+}
+
+TEST_F(OllamaEndpoint, LoadingTakesTimeOnlyWhereTheModelWasNotThere) {
+  for (const auto state : {chat::ModelState::ready, chat::ModelState::absent}) {
+    io.restart();
+    provider.infos[0].state = state;
+    provider.batches = {end()};
+    ask("POST", "/api/generate", R"({"model":"nano","prompt":"hi","stream":false})");
+    EXPECT_TRUE(run());
+    EXPECT_EQ(exchange.document().at("load_duration").as_int64() == 0, state == chat::ModelState::ready);
+  }
 }
 
 TEST_F(OllamaEndpoint, ASilentStreamStaysOneLineAMessage) {
