@@ -105,7 +105,7 @@ Error AdapterCache::unknown(const std::string& wanted) const {
   const std::vector<std::string> all = names();
   std::string message = "there is no adapter \"" + printable(wanted) + "\"";
   if (all.empty()) return refused(ErrorCode::model_not_found, message + ": this model has none");
-  message += "; this model has ";
+  message += "; those there are: ";
   for (std::size_t i = 0; i < std::min(all.size(), most_names); ++i) message += (i == 0 ? "" : ", ") + printable(all[i]);
   if (all.size() > most_names) message += " and " + std::to_string(all.size() - most_names) + " more";
   return refused(ErrorCode::model_not_found, std::move(message));
