@@ -165,6 +165,7 @@ void DraftModel::draft(std::span<Want> wants) {
   }
   if (active.empty()) return;
   const bool whole = catch_up(active);
+  const std::size_t fresh_rows = batch_.size(), steps_rows = 4 * active.size();
   std::erase_if(active, [](const Want* want) { return want->limit == 0; });
   int steps = 0;
   while (!batch_.empty() && decode()) {
@@ -185,9 +186,11 @@ void DraftModel::draft(std::span<Want> wants) {
       batch_.push_back({token, pos, want->seq, true});
     }
   }
-  if (!whole || steps == 0) return;
-  const double spent = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count() / steps;
-  milliseconds_per_token_ += (spent - milliseconds_per_token_) * (milliseconds_per_token_ == 0 ? 1 : cost_smoothing);
+  const double spent = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
+  milliseconds_ += spent;
+  // The first step also computed what had been said since: only when that was little does it say what a step costs.
+  if (!whole || steps == 0 || fresh_rows > steps_rows) return;
+  milliseconds_per_token_ += (spent / steps - milliseconds_per_token_) * (milliseconds_per_token_ == 0 ? 1 : cost_smoothing);
 }
 
 }  // namespace hearth::engine

@@ -29,6 +29,7 @@ class DraftModel final : public DraftSource {
   void draft(std::span<Want> wants) override;
   void drop(SeqId seq) override;
   std::optional<double> milliseconds_per_token() const override { return milliseconds_per_token_; }
+  double milliseconds() const override { return milliseconds_; }
 
  private:
   struct Model;
@@ -49,7 +50,7 @@ class DraftModel final : public DraftSource {
   int vocabulary_;  // tokens that both models have
   std::vector<Held> held_;
   std::vector<BatchToken> batch_;
-  double milliseconds_per_token_ = 0;
+  double milliseconds_per_token_ = 0, milliseconds_ = 0;
 };
 
 }  // namespace hearth::engine

@@ -1,6 +1,7 @@
 #include "engine/speculator.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace hearth::engine {
 namespace {
@@ -9,11 +10,13 @@ constexpr double cost_smoothing = 0.2;
 constexpr int enough_passes = 3, plain_every = 100;  // without drafts: for what drafts are held against, and so that it stays true
 constexpr double unseen_row = 0.03;                  // of a one-row pass: what a further row is taken to cost until it was measured
 constexpr double right_smoothing = 0.1;
-constexpr double typical_smoothing = 0.02;
+constexpr double typical_smoothing = 0.05;
 constexpr double least_gain = 1.03;  // in tokens a second; less is noise
 constexpr double others_wait = 1.1;  // how much longer a pass may become for streams that gain nothing by it
 constexpr int first_patience = 32, most_patience = 1024;
 constexpr int probe_length = 2;
+// The account, in passes without drafts: what it begins with, where it ends up however good or bad times were, and what each pass adds.
+constexpr double account_begin = 8, account_most = 20, account_least = -8, account_interest = 0.01;
 
 }  // namespace
 
@@ -53,11 +56,27 @@ Speculator::Speculator(DraftSource& source, const Speculation& options, int sequ
     : source_(source),
       options_(options),
       habits_(static_cast<std::size_t>(sequences), Habit{.patience = first_patience}),
-      typical_{0.4, 0.5, 0.6, 0.75, 0.85} {}
+      typical_{0.4, 0.5, 0.6, 0.75, 0.85},
+      account_(account_begin) {}
 
 void Speculator::drop(SeqId seq) {
   habit(seq) = {.patience = first_patience};
   source_.drop(seq);
+}
+
+void Speculator::measured(int rows, double milliseconds) {
+  cost_.measured(rows, milliseconds);
+  pass_.rows = rows;
+}
+
+void Speculator::settle() {
+  const Pass pass = std::exchange(pass_, {});
+  const double plain = cost_.of(pass.streams);
+  if (pass.streams == 0 || plain <= 0) return;
+  double change = -pass.draft_milliseconds / plain;
+  if (pass.rows > 0) change += account_interest + static_cast<double>(pass.accepted) / pass.streams;
+  if (pass.rows > pass.streams) change -= cost_.of(pass.rows) / plain - 1;
+  account_ = std::clamp(account_ + change, account_least, account_most);
 }
 
 double Speculator::right(const DraftSource::Want& want) const {
@@ -130,8 +149,11 @@ void Speculator::probe(std::span<const DraftSource::Want> wants, std::span<const
 }
 
 void Speculator::draft(std::span<DraftSource::Want> wants, int streams, int rows, int room) {
+  settle();
+  pass_.streams = streams;
   if (wants.empty() || room <= 0) return;
   if (options_.adaptive) {
+    if (account_ <= 0) return;
     // Passes with prompts in them are not measured.
     if ((rows == streams && !cost_.knows(rows)) || ++since_plain_ > plain_every) {
       since_plain_ = 0;
@@ -160,23 +182,35 @@ void Speculator::draft(std::span<DraftSource::Want> wants, int streams, int rows
       asked.push_back(wants[i]);
       whose.push_back(i);
     }
+    const double before = source_.milliseconds();
     if (!asked.empty()) source_.draft(asked);
+    // Getting to know a sequence pays over time; for a probe it is lost.
+    const bool probing = std::any_of(asked.begin(), asked.end(), [this](const auto& want) { return habit(want.seq).probing; });
+    std::size_t longest = 1;
+    for (const auto& want : asked) longest = std::max(longest, want.draft.size());
+    pass_.draft_milliseconds =
+        probing ? source_.milliseconds() - before : source_.milliseconds_per_token().value_or(0) * static_cast<double>(longest);
     for (std::size_t i = 0; i < asked.size(); ++i) wants[whose[i]] = std::move(asked[i]);
   }
   if (std::all_of(chosen.begin(), chosen.end(), [](int n) { return n == 0; })) since_plain_ = 0;
   for (std::size_t i = 0; i < wants.size(); ++i) {
     auto& draft = wants[i].draft;
     if (static_cast<int>(draft.size()) > chosen[i]) draft.resize(static_cast<std::size_t>(chosen[i]));
-    if (draft.empty()) continue;
+    if (chosen[i] == 0) continue;
     Habit& h = habit(wants[i].seq);
     h.silent = 0;
     h.evidence = wants[i].evidence;
+    if (draft.empty()) judge(h, 0, true);  // nothing to say is nothing right
   }
 }
 
 void Speculator::verified(SeqId seq, int drafted, int accepted, bool cut) {
   if (drafted <= 0) return;
-  Habit& h = habit(seq);
+  pass_.accepted += accepted;
+  judge(habit(seq), accepted, accepted < drafted && !cut);
+}
+
+void Speculator::judge(Habit& h, int correct, bool then_wrong) {
   const auto level = static_cast<std::size_t>(h.evidence);
   const auto learn = [&](double outcome) {
     double& own = h.right[level];
@@ -184,11 +218,10 @@ void Speculator::verified(SeqId seq, int drafted, int accepted, bool cut) {
     own = std::max(own + (outcome - own) * right_smoothing, 1e-3);
     typical_[level] = std::max(typical_[level] + (outcome - typical_[level]) * typical_smoothing, 1e-3);
   };
-  for (int i = 0; i < accepted; ++i) learn(1);
-  if (accepted < drafted && !cut) learn(0);
-  if (!h.probing) return;
-  h.probing = false;
-  h.patience = accepted == drafted ? first_patience : std::min(h.patience * 2, most_patience);
+  for (int i = 0; i < correct; ++i) learn(1);
+  if (then_wrong) learn(0);
+  if (!std::exchange(h.probing, false)) return;
+  h.patience = then_wrong ? std::min(h.patience * 2, most_patience) : first_patience;
 }
 
 }  // namespace hearth::engine

@@ -3,7 +3,8 @@
 // tokens sampled from the model, one after the other as always, turn out equal to it. What is sent is what would have been sent without.
 //
 // The Speculator decides how much to guess for whom. It knows what passes of so many rows have been costing and how often each sequence's guesses were
-// right, and takes the lengths that promise most tokens a second; where nothing pays it stops, and tries again ever more rarely.
+// right, and takes the lengths that promise most tokens a second; where nothing pays it stops, and tries again ever more rarely. It keeps an account of what
+// guessing has gained and lost, and stops whenever that is overdrawn: whatever the reason, hardly more than one part in a hundred can be lost.
 #pragma once
 
 #include <array>
@@ -50,6 +51,8 @@ class DraftSource {
   virtual void drop(SeqId seq) = 0;
   // What one more token of a draft has been costing, all sequences together; empty when drafts cost nothing worth counting.
   virtual std::optional<double> milliseconds_per_token() const = 0;
+  // All time spent so far, what it took to know the sequences included.
+  virtual double milliseconds() const { return 0; }
 };
 
 // What a pass over so many rows costs, learned from passes.
@@ -78,7 +81,8 @@ class Speculator {
   void draft(std::span<DraftSource::Want> wants, int streams, int rows, int room);
   // Of `drafted` tokens the first `accepted` were right. `cut`: the sequence ended there, so the next one was not judged.
   void verified(SeqId seq, int drafted, int accepted, bool cut);
-  void measured(int rows, double milliseconds) { cost_.measured(rows, milliseconds); }
+  // What the pass took. Not called for passes that also computed prompts: they say nothing about single rows.
+  void measured(int rows, double milliseconds);
   void drop(SeqId seq);
 
  private:
@@ -95,6 +99,8 @@ class Speculator {
   std::vector<int> lengths(std::span<const int> available, std::span<const double> right, int streams, int rows, int room) const;
   void probe(std::span<const DraftSource::Want> wants, std::span<const int> available, int streams, int rows, int room,
              std::vector<int>& chosen);
+  void settle();
+  void judge(Habit& h, int correct, bool then_wrong);
 
   DraftSource& source_;
   const Speculation options_;
@@ -102,6 +108,13 @@ class Speculator {
   std::vector<Habit> habits_;
   Levels typical_;       // of all sequences: where a new one starts
   int since_plain_ = 0;  // passes with drafts since one without
+  struct Pass {
+    int streams = 0, rows = 0;  // rows: 0 unless it was measured
+    int accepted = 0;
+    double draft_milliseconds = 0;
+  };
+  Pass pass_;       // the last one
+  double account_;  // in passes without drafts
 };
 
 }  // namespace hearth::engine

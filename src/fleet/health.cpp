@@ -19,6 +19,8 @@ void each_field(Stats& stats, Visit visit) {
   visit("prompt_tokens", stats.prompt_tokens);
   visit("cached_tokens", stats.cached_tokens);
   visit("generated_tokens", stats.generated_tokens);
+  visit("drafted_tokens", stats.drafted_tokens);
+  visit("accepted_tokens", stats.accepted_tokens);
   visit("parks", stats.parks);
   visit("resumes", stats.resumes);
   visit("preempted_bytes", stats.preempted_bytes);
