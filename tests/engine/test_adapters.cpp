@@ -93,7 +93,8 @@ TEST_F(Adapters, GiveWhatPlainLlamaCppGives) {
 
 TEST_F(Adapters, OtherArchitecturesExpertsAndQuantisedBases) {
   for (const std::string arch : {"qwen3", "gemma2", "qwen3moe", "llama --type q4_0 --ffn 256"}) {
-    const std::string base = random_model("adapted-" + arch, "--arch " + arch + " --head-size 32 --seed 21 --vocab '" + nano_path() + "'");
+    const std::string base = random_model("adapted-" + arch.substr(0, arch.find(' ')),
+                                          "--arch " + arch + " --head-size 32 --seed 21 --vocab '" + nano_path() + "'");
     const std::string targets = arch == "qwen3moe" ? "--targets attn_q,ffn_down_exps,ffn_gate_exps" : "";
     const std::string path = place("fits", targets, base);
     EngineOptions options = options_for(base);
