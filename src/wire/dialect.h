@@ -31,9 +31,12 @@ std::optional<Dialect> dialect_from_name(std::string_view text);
 Dialect dialect_of_model(std::string_view model);
 
 // One choice's text → text and tool-call events, the same whatever the chunking of the input. Text that may yet become a call is held back only as long as
-// that is undecided. A call's name is announced as soon as it is whole, its arguments stream on as fragments of one JSON object. Only calls of tools that
-// `tools` names count; anything else stays text. A malformed call is repaired only where there is one reading (a missing end marker at the end of
-// the answer, a trailing comma, arguments given as a JSON text); otherwise it goes out as the text it was, and note() says so.
+// that is undecided, and never past 1 MiB. A call is announced as soon as its name is whole and its arguments begin; these stream on as fragments of one
+// JSON object. Only calls of tools that `tools` names count; anything else stays text. A malformed call is repaired only where there is one reading (a
+// missing end marker at the end of the answer, a trailing comma, arguments given as a JSON text); otherwise it goes out as the text it was, and note()
+// says so. What breaks after the announcement cannot be taken back: those arguments go out as written, which no JSON reader accepts, and so nobody
+// acts on half a call. White space beside a call is its margin and goes with it; without calls the text is what came, byte for byte. (Functionary's
+// ">>>all" line alone is neither: it goes.) <think>…</think>, where the tag begins a line, is text, and so is a call inside it.
 class DialectParser {
  public:
   DialectParser(Dialect dialect, std::vector<chat::ToolSpec> tools, int choice);

@@ -76,7 +76,8 @@ Parse DialectParser::Impl::python_call() {
         if (c < 0 || held_.size() > max_undecided) co_return 0;
         take();
         if (c == '\\') {
-          if ((c = co_await peek()) < 0) co_return 0;
+          c = co_await peek();
+          if (c < 0) co_return 0;
           take();
           c = c == 'n' ? '\n' : c == 't' ? '\t' : c;
         }

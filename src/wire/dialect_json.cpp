@@ -11,6 +11,9 @@ static_assert(json_max_depth <= 64, "JsonStream keeps a bit per level");
 bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_hex(char c) { return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F'); }
+std::uint32_t hex_digit(char c) { return static_cast<std::uint32_t>(is_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10); }
+bool is_high_surrogate(std::uint32_t unit) { return unit >= 0xD800 && unit < 0xDC00; }
+bool is_low_surrogate(std::uint32_t unit) { return unit >= 0xDC00 && unit < 0xE000; }
 bool is_plain(char c) { return c != '"' && c != '\\' && static_cast<unsigned char>(c) >= 0x20; }
 
 void append_utf8(std::string& out, std::uint32_t code) {
@@ -56,6 +59,10 @@ std::size_t JsonStream::feed(std::string_view in, std::string& out) {
     const char c = in[i];
     switch (at_) {
       case At::string: {
+        if (after_high_ && c != '\\') {
+          state_ = State::broken;
+          break;
+        }
         std::size_t end = i;
         while (end < in.size() && is_plain(in[end])) ++end;
         out.append(in.substr(i, end - i));
@@ -76,23 +83,28 @@ std::size_t JsonStream::feed(std::string_view in, std::string& out) {
         break;
       }
       case At::escape:
-        if (std::string_view("\"\\/bfnrtu").find(c) == std::string_view::npos) {
+        if (std::string_view("\"\\/bfnrtu").find(c) == std::string_view::npos || (after_high_ && c != 'u')) {
           state_ = State::broken;
           break;
         }
         out += c;
         ++i;
         hex_left_ = 4;
+        unit_ = 0;
         at_ = c == 'u' ? At::hex : At::string;
         break;
       case At::hex:
-        if (!is_hex(c)) {
+        if (is_hex(c)) unit_ = unit_ * 16 + hex_digit(c);
+        if (!is_hex(c) || (hex_left_ == 1 && is_low_surrogate(unit_) != after_high_)) {
           state_ = State::broken;
           break;
         }
         out += c;
         ++i;
-        if (--hex_left_ == 0) at_ = At::string;
+        if (--hex_left_ == 0) {
+          at_ = At::string;
+          after_high_ = is_high_surrogate(unit_);
+        }
         break;
       case At::number:
         if (number_goes_on(c)) {
@@ -252,7 +264,7 @@ bool JsonStream::number_whole() const {
 
 bool JsonStream::close(std::string& out) {
   if (state_ != State::open) return state_ == State::done;
-  const bool between = at_ == At::after_value || at_ == At::key_or_end || at_ == At::value_or_end || !comma_.empty();
+  const bool between = at_ == At::after_value || at_ == At::key_or_end || at_ == At::value_or_end;
   if (depth_ == 0 || !between) return false;
   while (state_ == State::open) close_bracket(out);
   mended_ = "closing brackets were missing";
@@ -260,14 +272,14 @@ bool JsonStream::close(std::string& out) {
 }
 
 void JsonUnescape::append(std::uint32_t unit, std::string& out) {
-  if (high_ != 0 && unit >= 0xDC00 && unit < 0xE000) {
+  if (high_ != 0 && is_low_surrogate(unit)) {
     append_utf8(out, 0x10000 + ((high_ - 0xD800) << 10) + (unit - 0xDC00));
     high_ = 0;
     return;
   }
   settle(out);
-  if (unit >= 0xD800 && unit < 0xDC00) high_ = unit;
-  else append_utf8(out, unit >= 0xDC00 && unit < 0xE000 ? 0xFFFD : unit);
+  if (is_high_surrogate(unit)) high_ = unit;
+  else append_utf8(out, is_low_surrogate(unit) ? 0xFFFD : unit);
 }
 
 void JsonUnescape::settle(std::string& out) {
@@ -276,10 +288,12 @@ void JsonUnescape::settle(std::string& out) {
 }
 
 JsonUnescape::Step JsonUnescape::push(char c, std::string& out) {
+  if (at_ != At::plain) escape_ += c;
   switch (at_) {
     case At::plain:
       if (c == '\\') {
         at_ = At::escape;
+        escape_ = "\\";
         return Step::more;
       }
       settle(out);
@@ -303,7 +317,7 @@ JsonUnescape::Step JsonUnescape::push(char c, std::string& out) {
     }
     case At::hex:
       if (!is_hex(c)) return Step::broken;
-      unit_ = unit_ * 16 + static_cast<std::uint32_t>(is_digit(c) ? c - '0' : (c | 0x20) - 'a' + 10);
+      unit_ = unit_ * 16 + hex_digit(c);
       if (++digits_ == 4) {
         at_ = At::plain;
         append(unit_, out);

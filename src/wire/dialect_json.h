@@ -46,6 +46,8 @@ class JsonStream {
   At at_ = At::value;
   Number number_ = Number::minus;
   bool key_string_ = false;    // the open string is a key
+  std::uint32_t unit_ = 0;     // of \uXXXX, as far as it is read
+  bool after_high_ = false;    // a high surrogate stands before; no JSON reader takes it alone
   int hex_left_ = 0;           // of \uXXXX
   std::string_view literal_;   // what is left of true, false or null
   std::uint64_t objects_ = 0;  // bit i: the bracket at depth i+1 is an object's
@@ -60,6 +62,8 @@ class JsonUnescape {
   enum class Step { more, end, broken };
   // `c` follows the opening quote; at the closing one the answer is `end`.
   Step push(char c, std::string& out);
+  // The escape being read, or the one that broke, as written.
+  const std::string& escape() const { return escape_; }
 
  private:
   void append(std::uint32_t unit, std::string& out);
@@ -69,6 +73,7 @@ class JsonUnescape {
   At at_ = At::plain;
   int digits_ = 0;
   std::uint32_t unit_ = 0;
+  std::string escape_;
   std::uint32_t high_ = 0;  // a high surrogate that waits for its low one
 };
 

@@ -145,7 +145,10 @@ Parse DialectParser::Impl::walk() {
     if (thinking_ || mark == think_begin || mark == think_end) {
       if (mark != think_begin && mark != think_end && mark < first_end) call_in_thought_ = true;
       release();
-      if (mark == think_end) thinking_ = false;
+      if (mark == think_end) {
+        thinking_ = false;
+        at_opening_ = calls_ == 0;  // the answer begins after its thoughts, also where the prompt opened them
+      }
       continue;
     }
     if (mark >= first_end) {
@@ -512,7 +515,11 @@ Parse DialectParser::Impl::arguments_in_string() {
     take();
     plain_text.clear();
     step = unescape.push(static_cast<char>(c), plain_text);
-    if (step == JsonUnescape::Step::broken) co_return open_ ? co_await broken_arguments() : 0;
+    if (step == JsonUnescape::Step::broken) {
+      if (!open_) co_return 0;
+      args_ += unescape.escape();
+      co_return co_await broken_arguments();
+    }
     std::string& into = open_ ? args_ : early_;
     std::string_view rest = plain_text;
     if (rest.find_first_not_of(spaces) != std::string_view::npos) empty = false;

@@ -142,7 +142,10 @@ Parse DialectParser::Impl::parameters(bool wrapped) {
     schema = schemas_.end() - 1;
   }
   for (bool first = true; ender == next_parameter; first = false) {
-    if (co_await word(">", key_) == 0) co_return co_await broken_arguments();
+    if (co_await word(">", key_) == 0) {
+      args_ += std::string(enders[0]) + key_;
+      co_return co_await broken_arguments();
+    }
     take();
     if (!first) args_ += ", ";
     append_json_string(args_, key_);
