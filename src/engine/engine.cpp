@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <cerrno>
 #include <cmath>
@@ -106,6 +107,11 @@ class PooledContext {
   PooledContext(llama_model* model, const ThreadPool& threads, enum llama_pooling_type pooling, int width, bool flash_attention)
       : model_(model), threads_(threads), pooling_(pooling), width_(width), flash_attention_(flash_attention) {}
 
+  // When the computation last moved: llama.cpp calls back between the operations of a pass, so that a long one is told from one that hangs.
+  // Any thread.
+  TimePoint last_beat() const { return TimePoint(Duration(beat_.load(std::memory_order_relaxed))); }
+  void beat() { beat_.store(Clock::system().now().time_since_epoch().count(), std::memory_order_relaxed); }
+
   // One forward pass over all `inputs`, at most max_sequences of them. One thread at a time.
   Result<std::vector<std::vector<float>>> run(std::span<const std::vector<Token>> inputs) {
     std::size_t total = 0;
@@ -145,6 +151,11 @@ class PooledContext {
     params.embeddings = true;
     params.flash_attn_type = flash_attention_ ? LLAMA_FLASH_ATTN_TYPE_AUTO : LLAMA_FLASH_ATTN_TYPE_DISABLED;
     params.no_perf = true;
+    params.abort_callback = [](void* self) {
+      static_cast<PooledContext*>(self)->beat();
+      return false;
+    };
+    params.abort_callback_data = this;
     LogCapture log;
     context_.reset();
     capacity_ = 0;
@@ -166,6 +177,7 @@ class PooledContext {
   bool flash_attention_;
   ContextPtr context_;
   std::size_t capacity_ = 0;
+  std::atomic<Duration::rep> beat_{0};
 };
 
 // Joins the prompts of one request into one stream of events. Events wait until every prompt has been accepted: a request is answered whole
@@ -729,7 +741,7 @@ Result<void> LlamaEngine::exclusively(const std::function<void()>& job) {
   {
     MutexLock lock(state_mutex_);
     if (draining_) return Error{ErrorCode::unavailable, "the engine is stopping", {}, std::chrono::seconds(1)};
-    ++working_;
+    if (working_++ == 0) pooled_->beat();  // from here on it has work
   }
   {
     MutexLock lock(alone_);
@@ -862,7 +874,9 @@ SchedulerStats LlamaEngine::stats() const {
   }
   MutexLock lock(state_mutex_);
   stats.running = working_;
-  return stats;  // never busy: without a heartbeat, a long batch must not look like a hang
+  stats.busy = working_ > 0;
+  if (stats.busy) stats.since_tick = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::system().now() - pooled_->last_beat());
+  return stats;
 }
 
 void LlamaEngine::drain() {

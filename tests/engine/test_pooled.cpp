@@ -1,7 +1,9 @@
 // Embeddings, reranking and scores, held against llama.cpp's own.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
+#include <thread>
 
 #include "engine/engine_fixture.h"
 #include "engine/llama_decoder.h"
@@ -54,6 +56,25 @@ TEST_P(Embeddings, EqualLlamaCppsOwnEachInABatchOfSeveral) {
 
 INSTANTIATE_TEST_SUITE_P(Pooling, Embeddings, ::testing::Values(std::pair{"mean", 1}, std::pair{"cls", 2}),
                          [](const auto& info) { return std::string(info.param.first); });
+
+TEST(Embeddings, AModelWithoutASchedulerTellsThatItWorksAndHowFarBackItLastMoved) {
+  auto engine = load(bert("mean"));
+  EXPECT_FALSE(engine->stats().busy);
+  std::atomic<bool> done{false};
+  std::thread worker([&] {
+    const auto request = inputs({std::string(400, 'a')});
+    while (!done) {
+      if (!engine->embed(request)) done = true;
+    }
+  });
+  auto stats = engine->stats();
+  while (!stats.busy && !done) stats = engine->stats();
+  done = true;
+  worker.join();
+  EXPECT_EQ(stats.running, 1);
+  EXPECT_LT(stats.since_tick, std::chrono::minutes(1)) << "not since the machine was started";
+  EXPECT_FALSE(engine->stats().busy);
+}
 
 TEST(Embeddings, AGenerativeModelGivesItsMean) {
   std::vector<std::string> texts;
