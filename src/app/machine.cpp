@@ -1,13 +1,19 @@
 #include "app/machine.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
+#include <signal.h>
+#include <spawn.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <optional>
 #include <set>
@@ -15,6 +21,8 @@
 #include <string_view>
 #include <utility>
 #include <vector>
+
+#include "base/json.h"
 
 namespace hearth::app {
 namespace {
@@ -113,6 +121,51 @@ Processors read_processors(const fs::path& root) {
     if (quota_file >> quota && period_file >> period && quota > 0 && period > 0) {
       out.quota = out.quota == 0 ? quota / period : std::min(out.quota, quota / period);
     }
+  }
+  return out;
+}
+
+Result<std::vector<Gpu>> read_gpus(const std::string& program) {
+  const auto failed = [&](const std::string& why) { return Error{ErrorCode::io, program + " worker --list-devices: " + why, {}}; };
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return failed(std::strerror(errno));
+  std::string words[] = {program, "worker", "--list-devices"};
+  char* arguments[] = {words[0].data(), words[1].data(), words[2].data(), nullptr};
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+  pid_t pid = 0;
+  const int refused = posix_spawn(&pid, program.c_str(), &actions, nullptr, arguments, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[1]);
+  std::string said;
+  constexpr int patience_ms = 30'000;  // a driver that hangs must not hang us
+  bool whole = false;
+  for (char part[4096]; refused == 0;) {
+    pollfd waiting{ends[0], POLLIN, 0};
+    const int ready = poll(&waiting, 1, patience_ms);
+    if (ready < 0 && errno == EINTR) continue;
+    const ssize_t got = ready == 1 ? read(ends[0], part, sizeof part) : -1;
+    whole = got == 0;
+    if (got <= 0) break;
+    said.append(part, static_cast<std::size_t>(got));
+  }
+  close(ends[0]);
+  if (refused != 0) return failed(std::strerror(refused));
+  if (!whole) kill(pid, SIGKILL);
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+  if (!whole) return failed("no answer within 30 s");
+  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) return failed("it failed");
+  const auto document = parse_json(said);
+  if (!document.ok() || !document->is_array()) return failed("it did not answer with a list");
+  std::vector<Gpu> out;
+  for (const auto& item : document->get_array()) {
+    try {
+      if (!item.at("gpu").as_bool()) continue;
+      out.push_back({std::string(item.at("name").as_string()), item.at("memory_total").to_number<std::uint64_t>(),
+                     item.at("memory_free").to_number<std::uint64_t>()});
+    } catch (const std::exception&) { return failed("it answered with a device that lacks a field"); }
   }
   return out;
 }

@@ -4,6 +4,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
+
+#include "base/result.h"
 
 namespace hearth::app {
 
@@ -23,6 +26,15 @@ struct Processors {
   std::string model;
 };
 Processors read_processors(const std::filesystem::path& root = "/");
+
+struct Gpu {
+  std::string name;
+  std::uint64_t total = 0;  // bytes
+  std::uint64_t free = 0;
+};
+// The GPUs that models could run on, as `program worker --list-devices` tells: a process of its own, so that a driver's faults and memory stay there.
+// Takes a moment. io when it fails, with what it said.
+Result<std::vector<Gpu>> read_gpus(const std::string& program);
 
 // Why nobody could listen on this address now: an errno, 0 when it is free or `host` is a name that would have to be looked up.
 int listen_problem(const std::string& host, std::uint16_t port);

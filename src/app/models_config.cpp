@@ -11,6 +11,7 @@
 #include "app/url.h"
 #include "catalog/default_model.h"
 #include "catalog/model.h"
+#include "wire/dialect.h"
 
 namespace hearth::app {
 namespace {
@@ -118,6 +119,8 @@ class Planner {
       spec.remotes.push_back({url->endpoint, url->base_path});
       spec.upstream = upstream(config_.model("", "", true));
       spec.upstream.name = address;
+      spec.upstream.tell_tenant = false;
+      spec.upstream.retries = 2;
       spec.upstream.api_key = config_.text("engine.api_key");
       if (plan_.options.models.empty()) spec.aliases = config_.list("model.aliases");
       keep(std::move(spec), "engine.url");
@@ -408,8 +411,12 @@ class Planner {
     options.queue_limit = static_cast<int>(config_.integer("fleet.queue_limit"));
     options.supervisor.hang_limit = config_.duration("timeouts.hang");
     options.supervisor.stop_grace = config_.duration("timeouts.drain");
-    // The only model there is is loaded at once, as its users expect.
-    if (options.models.size() == 1) options.models.front().preload = true;
+    // The only model there is is loaded at once and kept, as its users expect.
+    if (options.models.size() == 1) {
+      auto& only = options.models.front();
+      only.preload = true;
+      only.pinned = only.info.pinned = only.pinned || !only.idle_unload;
+    }
     for (const auto& [index, model] : workers_) options.models[index].command = worker_command(model);
 
     const auto budget = options.memory >= 0 ? static_cast<std::uint64_t>(options.memory) : surroundings_.available;
@@ -435,19 +442,27 @@ class Planner {
         constexpr std::uint64_t most = std::uint64_t{4} << 30;
         value = std::to_string(std::min(most, surroundings_.available / 8 / workers_.size()));
       }
+      if (value.empty()) continue;
       // One argument, so that a value that begins with a dash stays a value.
       command.push_back(fmt::format("--{}={}", setting.flag, value));
     }
     return command;
   }
 
-  fleet::UpstreamOptions upstream(const ModelConfig& model) const {
+  static fleet::UpstreamOptions upstream(const ModelConfig& model) {
+    const std::string& kind = model.text("kind");
     fleet::UpstreamOptions out;
-    out.name = model.text("kind");
+    out.name = kind;
+    out.api_key = model.text("api_key");
+    out.remote_model = model.text("remote_model");
     // Zero: the fleet knows what is right for the device.
     out.first_event = std::chrono::milliseconds(std::max<std::int64_t>(model.integer("first_token"), 0));
     out.next_event = model.duration("between_tokens");
-    out.api_key = model.text("api_key");
+    out.concurrency.running = static_cast<int>(model.integer("concurrency"));
+    if (model.integer("max_tokens") > 0) out.max_tokens = static_cast<int>(model.integer("max_tokens"));
+    out.dialect = wire::dialect_from_name(model.text("tool_dialect"));
+    out.tell_tenant = kind == "worker";
+    if (kind == "openai" || kind == "anthropic") out.retries = 2;
     return out;
   }
 

@@ -2,6 +2,9 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -15,11 +18,16 @@
 #include "app/url.h"
 #include "base/log.h"
 #include "catalog/default_model.h"
-#include "catalog/model.h"
+#include "fleet/upstream.h"
 #include "gateway/gateway.h"
 
 namespace hearth::app {
 namespace {
+
+std::string own_program() {
+  std::error_code ec;
+  return std::filesystem::read_symlink("/proc/self/exe", ec).string();
+}
 
 struct ServeFlags {
   std::map<std::string, std::string> settings;
@@ -78,20 +86,7 @@ Result<std::vector<gateway::ApiKey>> api_keys(const Config& config) {
   return out;
 }
 
-// The worker is configured by its flags alone.
-std::vector<std::string> worker_command(const Config& config, const std::string& model_id) {
-  std::error_code ec;
-  std::vector<std::string> command{std::filesystem::read_symlink("/proc/self/exe", ec).string(), "worker"};
-  for (const auto& setting : settings()) {
-    if (!setting.worker) continue;
-    const std::string value = setting.key == "model.id" ? model_id : config.as_flag(setting);
-    // One argument, so that a value that begins with a dash stays a value.
-    command.push_back(fmt::format("--{}={}", setting.flag, value));
-  }
-  return command;
-}
-
-Result<gateway::GatewayOptions> gateway_options(const Config& config, const std::string& model_id) {
+Result<gateway::GatewayOptions> gateway_options(const Config& config, fleet::FleetOptions fleet) {
   gateway::GatewayOptions out;
   out.listen.host = config.text("listen.host");
   out.listen.port = static_cast<unsigned short>(config.integer("listen.port"));
@@ -110,68 +105,81 @@ Result<gateway::GatewayOptions> gateway_options(const Config& config, const std:
   out.limits.write_timeout = config.duration("limits.write_timeout");
   out.allowed_hosts = config.list("listen.allowed_hosts");
   out.cors_origins = config.list("cors.origins");
-  out.model_aliases = config.list("model.aliases");
-  out.start_wait = config.duration("timeouts.start");
   out.drain_grace = config.duration("timeouts.drain");
   out.keep_alive = config.duration("timeouts.keep_alive");
-  out.worker.command = worker_command(config, model_id);
-  out.worker.hang_limit = config.duration("timeouts.hang");
-  out.worker.stop_grace = config.duration("timeouts.drain");
-  if (config.integer("timeouts.first_token") > 0) out.upstream.first_event = config.duration("timeouts.first_token");
-  out.upstream.next_event = config.duration("timeouts.between_tokens");
-  if (const auto& address = config.text("engine.url"); !address.empty()) {
-    auto url = parse_url(address);
-    if (!url) return Error{ErrorCode::config_invalid, "engine.url: " + url.error().message, "engine.url"};
-    out.engine = std::move(url->endpoint);
-    out.upstream.name = address;
-    out.upstream.api_key = config.text("engine.api_key");
-  }
+  out.fleet = std::move(fleet);
   return out;
 }
 
-// Refuses a broken model before anything starts; warns of one that will not fit.
-Result<void> check_model(const Config& config) {
-  const std::string& path = config.text("model.path");
-  if (path == catalog::embedded_path) return {};
-  const auto model = catalog::read_model(path);
-  if (!model) return Error{model.error().code, "the model cannot be served: " + model.error().message, "model.path"};
-  const std::int64_t configured = config.integer("model.context");
-  const std::int64_t context = configured > 0 ? configured : catalog::default_context(*model);
-  const auto need = catalog::estimate_memory(*model, context, config.text("model.kv_type")).total();
-  const auto have = read_memory().available;
-  if (have > 0 && need > have) {
-    spdlog::warn("{} needs about {} with a context of {}, and {} are available. `hearth doctor --model {}` shows what to change.", path,
-                 show_bytes(need), context, show_bytes(have), path);
-  }
-  return {};
+// Asked before each load, on a thread that may wait.
+fleet::MemoryState memory_state() {
+  const Memory memory = read_memory();
+  fleet::MemoryState out;
+  out.total = static_cast<std::int64_t>(memory.limit > 0 ? std::min(memory.limit, memory.total) : memory.total);
+  out.available = static_cast<std::int64_t>(memory.available);
+#ifdef HEARTH_GPU
+  const auto gpus = read_gpus(own_program());
+  if (!gpus) spdlog::warn("GPUs are not used: {}", gpus.error().message);
+  for (const auto& gpu : gpus.ok() ? *gpus : std::vector<Gpu>())
+    out.gpus.push_back({gpu.name, static_cast<std::int64_t>(gpu.total), static_cast<std::int64_t>(gpu.free)});
+#endif
+  return out;
 }
 
-void print_banner(const Config& config, const std::string& model_id, unsigned short port) {
+net::Task<void> ask_models(std::shared_ptr<fleet::HttpUpstream> engine, std::vector<chat::ModelInfo>& out) {
+  auto found = co_await engine->models();
+  if (found.ok()) out = std::move(*found);
+}
+
+// What an engine that is there already serves. Empty when it does not answer: it may come later.
+std::vector<chat::ModelInfo> ask_engine(const Config& config) {
+  const auto url = parse_base_url(config.text("engine.url"));
+  if (!url) return {};
+  constexpr auto patience = std::chrono::seconds(3);
+  std::vector<chat::ModelInfo> out;
+  net::asio::io_context io(1);
+  fleet::UpstreamOptions options;
+  options.api_path = url->base_path + "/v1";
+  options.api_key = config.text("engine.api_key");
+  options.connect_timeout = options.first_event = patience;
+  auto engine = std::make_shared<fleet::HttpUpstream>(io, url->endpoint, options);
+  net::asio::co_spawn(io, ask_models(std::move(engine), out), net::asio::detached);
+  io.run_for(patience);
+  return out;
+}
+
+void print_banner(const Config& config, const std::vector<fleet::ModelSpec>& models, unsigned short port) {
   const std::string& host = config.text("listen.host");
   const bool any = host == "0.0.0.0" || host == "::";
   const std::string url =
       fmt::format("{}://{}", config.text("tls.certificate").empty() ? "http" : "https", host_and_port(any ? "127.0.0.1" : host, port));
   const bool keyed = !config.keys("auth.keys").empty() || !config.text("auth.api_key").empty() || !config.text("auth.api_key_file").empty();
-  const bool foreign = !config.text("engine.url").empty();
   fmt::print("hearth {} listens on {}\n", HEARTH_VERSION, url);
-  if (foreign) {
-    fmt::print("  engine  {}\n", config.text("engine.url"));
-  } else {
-    fmt::print("  model   {}\n", model_id);
-    if (config.text("model.path") == catalog::embedded_path) {
-      fmt::print(
-          "          This is the built-in demonstration model: it turns plain English into shell commands, plausible and often wrong.\n"
-          "          Serve a real one with: hearth serve --model PATH.gguf\n");
-    }
+  if (!config.text("engine.url").empty()) fmt::print("  engine  {}\n", config.text("engine.url"));
+  constexpr std::size_t shown = 8;
+  for (std::size_t i = 0; i < std::min(models.size(), shown); ++i) fmt::print("  {:<7} {}\n", i == 0 ? "model" : "", models[i].id);
+  if (models.size() > shown) fmt::print("  {:<7} and {} more: hearth ps --url {}\n", "", models.size() - shown, url);
+  if (models.front().id == catalog::default_model_id && models.front().files.empty()) {
+    fmt::print(
+        "          This is the built-in demonstration model: it turns plain English into shell commands, plausible and often wrong.\n"
+        "          Serve a real one with: hearth serve --model PATH.gguf\n");
   }
-  fmt::print("  try     curl -N {}/v1/chat/completions -H 'Content-Type: application/json' {}\\\n", url,
-             keyed ? "-H \"Authorization: Bearer $HEARTH_API_KEY\" " : "");
+  const std::string key = keyed ? "-H \"Authorization: Bearer $HEARTH_API_KEY\" " : "";
+  fmt::print("  try     curl -N {}/v1/chat/completions -H 'Content-Type: application/json' {}\\\n", url, key);
   fmt::print(
       "            -d '{{\"model\": \"{}\", \"stream\": true, \"messages\": [{{\"role\": \"user\", \"content\": \"list files by "
       "size\"}}]}}'\n",
-      foreign ? "default" : model_id);
+      models.front().id);
   fmt::print("  or      hearth chat --url {}\n", url);
   std::fflush(stdout);
+}
+
+// The fleet itself logs what was loaded and what could not be.
+void log_event(const fleet::ModelEvent& event) {
+  using State = chat::ModelState;
+  if (event.state == State::loading) spdlog::info("{} is being loaded: {}", event.model, event.reason);
+  if (event.state == State::draining) spdlog::info("{} finishes what it has begun and leaves: {}", event.model, event.reason);
+  if (event.state == State::absent) spdlog::info("{} is unloaded: {}", event.model, event.reason);
 }
 
 int serve(const ServeFlags& flags) {
@@ -182,13 +190,15 @@ int serve(const ServeFlags& flags) {
     return exit_ok;
   }
   if (auto done = init_logging("hearth", config->text("log.level")); !done) return fail(done.error());
-  const bool own_engine = config->text("engine.url").empty();
-  if (own_engine) {
-    if (auto done = check_model(*config); !done) return fail(done.error());
-  }
+  Surroundings surroundings{.program = own_program(), .available = read_memory().available, .engine_models = {}};
+  if (!config->text("engine.url").empty()) surroundings.engine_models = ask_engine(*config);
+  auto plan = plan_fleet(*config, surroundings);
+  if (!plan) return fail(plan.error());
+  for (const auto& warning : plan->warnings) spdlog::warn("{}", warning);
   if (auto folder = prepare_state_folder(config->text("state.folder")); !folder) return fail(folder.error());
-  const std::string model_id = config->text("model.id").empty() ? default_model_name(config->text("model.path")) : config->text("model.id");
-  auto options = gateway_options(*config, model_id);
+  plan->options.memory_state = memory_state;
+  const auto models = plan->options.models;
+  auto options = gateway_options(*config, std::move(plan->options));
   if (!options) return fail(options.error());
   if (auto done = gateway::check_options(*options); !done) {
     Error error = done.error();
@@ -202,9 +212,8 @@ int serve(const ServeFlags& flags) {
   }
 
   gateway::GatewayEvents events;
-  events.listening = [&](unsigned short port) { print_banner(*config, model_id, port); };
-  events.model_ready = [](const chat::ModelInfo& model) { spdlog::info("{} is ready, {} tokens of context", model.id, model.context); };
-  events.model_failed = [](const Error& error) { spdlog::error("the model cannot be served: {}", error.message); };
+  events.listening = [&](unsigned short port) { print_banner(*config, models, port); };
+  events.model = log_event;
   if (auto done = gateway::run_gateway(std::move(*options), std::move(events)); !done) {
     Error error = done.error();
     const auto port = static_cast<std::uint16_t>(config->integer("listen.port"));
@@ -218,7 +227,7 @@ int serve(const ServeFlags& flags) {
 }  // namespace
 
 void add_serve(CLI::App& program, int& exit_code) {
-  auto* command = program.add_subcommand("serve", "Serve a model over the OpenAI API until stopped");
+  auto* command = program.add_subcommand("serve", "Serve models over the OpenAI, Anthropic and Ollama APIs until stopped");
   auto flags = std::make_shared<ServeFlags>();
   command
       ->add_option("--config", flags->config_file,
@@ -230,6 +239,7 @@ void add_serve(CLI::App& program, int& exit_code) {
       "Examples:\n"
       "  hearth serve\n"
       "  hearth serve --model ~/models/qwen3-8b-q4_k_m.gguf --context 16384 --port 9000\n"
+      "  hearth serve --models-folder ~/models --idle-unload 15m\n"
       "  HEARTH_API_KEY=$(openssl rand -hex 24) hearth serve --host 0.0.0.0\n"
       "  hearth serve --print-config\n\n"
       "A flag goes before its HEARTH_… variable (--max-body: HEARTH_MAX_BODY), that before the file, that before the default.");

@@ -1,8 +1,6 @@
 #include "gateway/gateway.h"
 
 #include <signal.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <boost/asio/as_tuple.hpp>
@@ -10,12 +8,12 @@
 #include <boost/asio/detached.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <cstring>
 
 #include "base/clock.h"
 #include "base/id.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "gateway/admin.h"
 #include "gateway/identity.h"
 #include "gateway/metrics.h"
 #include "wire/endpoint.h"
@@ -27,38 +25,7 @@ namespace asio = net::asio;
 using namespace std::chrono_literals;
 using net::Task;
 
-// Clients give up on GET /v1/models after 3 s.
-constexpr auto models_wait = 2'000ms;
 constexpr auto scrape_wait = 500ms;
-constexpr auto news_wait = 500ms;  // from the end of a connection to the news that its process has ended
-
-// A folder only we can enter, for the worker's socket.
-class PrivateFolder {
- public:
-  static Result<PrivateFolder> make() {
-    const char* base = std::getenv("XDG_RUNTIME_DIR");
-    if (!base || access(base, W_OK) != 0) base = std::getenv("TMPDIR");
-    if (!base || std::strlen(base) > 60) base = "/tmp";
-    auto path = std::string(base) + "/hearth-XXXXXX";
-    if (!mkdtemp(path.data())) {
-      return Error{ErrorCode::io, "cannot make a folder for the worker's socket in " + std::string(base) + ": " + std::strerror(errno) +
-                                      "; set TMPDIR to a folder you may write to"};
-    }
-    return PrivateFolder(std::move(path));
-  }
-  PrivateFolder(PrivateFolder&& other) noexcept : path_(std::exchange(other.path_, {})) {}
-  PrivateFolder& operator=(PrivateFolder&&) = delete;
-  ~PrivateFolder() {
-    if (path_.empty()) return;
-    ::unlink(socket().c_str());
-    ::rmdir(path_.c_str());
-  }
-  std::string socket() const { return path_ + "/worker.sock"; }
-
- private:
-  explicit PrivateFolder(std::string path) : path_(std::move(path)) {}
-  std::string path_;
-};
 
 // An exchange that notes how it went and adds what every answer of the gateway carries.
 class Observed final : public net::Exchange {
@@ -110,9 +77,9 @@ class Observed final : public net::Exchange {
 // Passes events on untouched and notes what the record wants to know.
 class ObservedStream final : public wire::EventStream {
  public:
-  ObservedStream(std::unique_ptr<wire::EventStream> inner, Record& record, TimePoint arrived, chat::Explanation explanation)
-      : inner_(std::move(inner)), record_(record), arrived_(arrived), explanation_(std::move(explanation)) {
-    for (const auto& decision : inner_->explanation().decisions) explanation_.decisions.push_back(decision);
+  ObservedStream(std::unique_ptr<wire::EventStream> inner, Record& record, TimePoint arrived, chat::Priority priority)
+      : inner_(std::move(inner)), record_(record), arrived_(arrived), priority_(priority) {
+    explain();
   }
   Task<chat::Events> next() override {
     auto events = co_await inner_->next();
@@ -125,15 +92,24 @@ class ObservedStream final : public wire::EventStream {
         record_.first_token = Clock::system().now() - arrived_;
       }
     }
+    if (inner_->explanation().decisions.size() + 1 != explanation_.decisions.size()) explain();
     co_return events;
   }
   void cancel() override { inner_->cancel(); }
   const chat::Explanation& explanation() const override { return explanation_; }
+  wire::Protocol raw_protocol() const override { return inner_->raw_protocol(); }
+  std::string_view raw() const override { return inner_->raw(); }
 
  private:
+  void explain() {
+    explanation_ = inner_->explanation();
+    explanation_.add("queue", priority_ == chat::Priority::interactive ? "interactive" : "background");
+  }
+
   std::unique_ptr<wire::EventStream> inner_;
   Record& record_;
   const TimePoint arrived_;
+  const chat::Priority priority_;
   chat::Explanation explanation_;
 };
 
@@ -181,149 +157,53 @@ class Gateway::Impl : public std::enable_shared_from_this<Impl> {
   Task<void> health(net::Exchange& exchange, const wire::Caller& caller);
   Task<void> scrape(net::Exchange& exchange, const wire::Caller& caller);
 
-  // Returns once the engine is ready and its models are known.
-  Task<Result<void>> ready(std::chrono::milliseconds up_to, int after = 0) {
-    if (supervisor) {
-      const auto up = co_await supervisor->wait_ready(up_to, after);
-      if (!up.ok()) co_return up.error();
-    }
-    if (!models_known()) co_return co_await load_models();
-    co_return Result<void>();
-  }
-
-  int generation() const { return supervisor ? supervisor->generation() : 1; }
-  bool models_known() const { return models_generation == generation(); }
-
-  Task<Result<void>> load_models() {
-    const int asked = generation();
-    auto found = co_await upstream->models();
-    if (!found.ok()) co_return std::move(found).error();
-    if (found->empty()) co_return Error{ErrorCode::unavailable, "the engine serves no model"};
-    models = std::move(*found);
-    models_generation = asked;
-    co_return Result<void>();
-  }
-
-  // The served model a request means.
-  Result<std::string> served(const std::string& wanted) const {
-    const auto& aliases = options.model_aliases;
-    if (wanted.empty() || std::find(aliases.begin(), aliases.end(), wanted) != aliases.end()) return models.front().id;
-    std::string all;
-    for (const auto& model : models) {
-      if (model.id == wanted) return model.id;
-      all += (all.empty() ? "" : ", ") + model.id;
-    }
-    return Error{ErrorCode::model_not_found, "there is no model \"" + wanted.substr(0, 200) + "\" here; there is: " + all, "model"};
-  }
-
-  void watch_engine() {
-    supervisor->on_change([this] {
-      const auto state = supervisor->state();
-      if (state == fleet::Supervisor::State::ready) {
-        asio::co_spawn(io, announce(shared_from_this()), asio::detached);
-      } else if (state == fleet::Supervisor::State::failed || state == fleet::Supervisor::State::backing_off) {
-        if (events.model_failed) events.model_failed(supervisor->last_error());
-      }
-    });
-  }
-  static Task<void> announce(std::shared_ptr<Impl> self) {
-    const auto loaded = co_await self->load_models();
-    if (loaded.ok() && self->events.model_ready) self->events.model_ready(self->models.front());
-  }
-
   asio::io_context& io;
   const GatewayOptions options;
   GatewayEvents events;
   Identity identity;
   Metrics metrics;
-  std::optional<PrivateFolder> folder;
-  std::unique_ptr<fleet::Supervisor> supervisor;
-  std::unique_ptr<fleet::HttpUpstream> upstream;
+  std::unique_ptr<fleet::Fleet> fleet;
+  std::unique_ptr<Admin> admin;
+  std::shared_ptr<void> watching;
   std::unique_ptr<net::Server> server;
-  std::vector<chat::ModelInfo> models;
-  int models_generation = 0;
   bool draining = false;
 };
 
-// The gateway as one request's Provider: finds the model, waits for its worker, explains, and keeps the record.
+// The fleet as one request's Provider: keeps the record.
 class Gateway::Impl::Service final : public wire::Provider {
  public:
-  Service(Impl& gate, Record& record, TimePoint arrived) : gate_(gate), record_(record), arrived_(arrived) {}
+  Service(fleet::Fleet& fleet, Record& record, TimePoint arrived) : fleet_(fleet), record_(record), arrived_(arrived) {}
 
   Task<Result<std::unique_ptr<wire::EventStream>>> generate(chat::Request request, wire::Caller caller) override {
-    const auto prepared = co_await prepare(request.model);
-    if (!prepared.ok()) co_return prepared.error();
-    request.tenant = caller.tenant;
-    chat::Explanation explanation;
-    explanation.add("model", request.model);
-    explanation.add("lane", "local");
-    explanation.add("queue", request.priority == chat::Priority::interactive ? "interactive" : "background");
-
-    const int tried = gate_.generation();
-    auto first_request = gate_.supervisor ? request : std::move(request);
-    auto stream = co_await gate_.upstream->generate(std::move(first_request), caller);
-    // The worker has just ended, and nothing of an answer has been seen: its successor may serve the request, once. A process that is going down
-    // may still accept a connection and drop it, so a lost connection counts like a refused one, if the worker did end.
-    if (!stream.ok() && gate_.supervisor && co_await worker_ended(stream.error(), tried)) {
-      const auto again = co_await gate_.ready(gate_.options.start_wait, tried);
-      if (!again.ok()) co_return again.error();
-      stream =
-          co_await gate_.upstream->generate(std::move(request), caller);  // NOLINT(bugprone-use-after-move): a supervised one was copied
-    }
+    const auto priority = request.priority;
+    auto stream = co_await fleet_.generate(std::move(request), std::move(caller));
     if (!stream.ok()) co_return std::move(stream).error();
-    co_return std::make_unique<ObservedStream>(std::move(*stream), record_, arrived_, std::move(explanation));
+    co_return std::make_unique<ObservedStream>(std::move(*stream), record_, arrived_, priority);
   }
   Task<Result<chat::Embeddings>> embed(chat::EmbeddingRequest request, wire::Caller caller) override {
-    const auto prepared = co_await prepare(request.model);
-    if (!prepared.ok()) co_return prepared.error();
-    auto result = co_await gate_.upstream->embed(std::move(request), std::move(caller));
+    auto result = co_await fleet_.embed(std::move(request), std::move(caller));
     if (result.ok()) record_.usage.prompt_tokens = result->prompt_tokens;
     co_return result;
   }
   Task<Result<chat::RerankResult>> rerank(chat::RerankRequest request, wire::Caller caller) override {
-    const auto prepared = co_await prepare(request.model);
-    if (!prepared.ok()) co_return prepared.error();
-    auto result = co_await gate_.upstream->rerank(std::move(request), std::move(caller));
+    auto result = co_await fleet_.rerank(std::move(request), std::move(caller));
     if (result.ok()) record_.usage.prompt_tokens = result->prompt_tokens;
     co_return result;
   }
   Task<Result<int>> count_tokens(chat::Request request, wire::Caller caller) override {
-    const auto prepared = co_await prepare(request.model);
-    if (!prepared.ok()) co_return prepared.error();
-    co_return co_await gate_.upstream->count_tokens(std::move(request), std::move(caller));
+    return fleet_.count_tokens(std::move(request), std::move(caller));
   }
   Task<Result<std::vector<chat::TokenInfo>>> score(chat::Request request, wire::Caller caller) override {
-    const auto prepared = co_await prepare(request.model);
-    if (!prepared.ok()) co_return prepared.error();
-    co_return co_await gate_.upstream->score(std::move(request), std::move(caller));
+    return fleet_.score(std::move(request), std::move(caller));
   }
-  Task<Result<std::vector<chat::ModelInfo>>> models() override {
-    // What was served before a restart is served after it: no reason to wait.
-    if (gate_.models.empty()) {
-      const auto ready = co_await gate_.ready(models_wait);
-      if (!ready.ok()) co_return ready.error();
-    }
-    co_return gate_.models;
+  Task<Result<std::vector<chat::ModelInfo>>> models() override { return fleet_.models(); }
+  Task<Result<void>> load(std::string model, std::optional<std::chrono::milliseconds> keep_loaded, wire::Caller caller) override {
+    return fleet_.load(std::move(model), keep_loaded, std::move(caller));
   }
+  Task<Result<void>> unload(std::string model, wire::Caller caller) override { return fleet_.unload(std::move(model), std::move(caller)); }
 
  private:
-  Task<bool> worker_ended(const Error& error, int generation) {
-    if (error.code == ErrorCode::unavailable) co_return true;
-    if (error.code != ErrorCode::upstream_failed) co_return false;
-    co_return co_await gate_.supervisor->wait_ended(generation, news_wait);
-  }
-
-  // Waits for the engine and replaces `model` by the served model it means.
-  Task<Result<void>> prepare(std::string& model) {
-    const auto ready = co_await gate_.ready(gate_.options.start_wait);
-    if (!ready.ok()) co_return ready.error();
-    auto served = gate_.served(model);
-    if (!served.ok()) co_return std::move(served).error();
-    model = std::move(*served);
-    co_return Result<void>();
-  }
-
-  Impl& gate_;
+  fleet::Fleet& fleet_;
   Record& record_;
   const TimePoint arrived_;
 };
@@ -353,8 +233,12 @@ Task<void> Gateway::Impl::route(Observed& exchange, wire::Caller& caller, Record
     const json::object about{
         {"name", "hearth"},
         {"version", HEARTH_VERSION},
-        {"about", "A private AI server. It speaks the OpenAI API: point a client's base URL at /v1."},
-        {"endpoints", {"/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models", "/health", "/metrics"}},
+        {"about",
+         "A private AI server. Point an OpenAI client's base URL at /v1, an Anthropic client's at /, an Ollama client's host at /."},
+        {"openai", {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/models"}},
+        {"anthropic", {"/v1/messages", "/v1/messages/count_tokens", "/v1/models"}},
+        {"ollama", {"/api/chat", "/api/generate", "/api/embed", "/api/tags", "/api/show", "/api/ps", "/api/version"}},
+        {"operation", {"/health", "/metrics", "/admin/models", "/admin/events"}},
         {"docs", "hearth --help; README.md and docs/ of the distribution"}};
     auto body = json::serialize(about);
     co_await respond_text(exchange, 200, "application/json", std::move(body), caller);
@@ -370,7 +254,9 @@ Task<void> Gateway::Impl::route(Observed& exchange, wire::Caller& caller, Record
     co_await scrape(exchange, caller);
     co_return;
   }
-  Service service(*this, record, arrived);
+  const bool administered = co_await admin->serve(exchange, caller);
+  if (administered) co_return;
+  Service service(*fleet, record, arrived);
   const wire::EndpointOptions endpoint{.keep_alive = options.keep_alive};
   const bool known = co_await wire::serve(exchange, service, caller, endpoint);
   if (known) co_return;
@@ -379,27 +265,31 @@ Task<void> Gateway::Impl::route(Observed& exchange, wire::Caller& caller, Record
   co_await wire::respond_error(exchange, error, caller);
 }
 
+// Whether a client may come. A single model is expected to be there: until it is loaded, and while it cannot be, no client should. Of several, each is
+// loaded when it is asked for, so that only all of them failing is a reason to stay away.
 Task<void> Gateway::Impl::health(net::Exchange& exchange, const wire::Caller& caller) {
-  const bool up = !supervisor || supervisor->state() == fleet::Supervisor::State::ready;
-  const auto state = draining ? std::string_view("draining") : supervisor ? name(supervisor->state()) : std::string_view("ready");
-  json::object report{{"status", state}};
-  if (!models.empty()) report["model"] = models.front().id;
-  if (supervisor) report["worker_restarts"] = supervisor->restarts();
-  if (supervisor && !up && !draining && supervisor->state() != fleet::Supervisor::State::starting)
-    report["reason"] = supervisor->last_error().message;
+  const auto& models = fleet->snapshot();
+  using State = chat::ModelState;
+  const auto failed = std::count_if(models.begin(), models.end(), [](const auto& model) { return model.state == State::failed; });
+  const bool broken = static_cast<std::size_t>(failed) == models.size();
+  const bool starting = models.size() == 1 && models.front().state == State::loading;
+  json::object report{{"status", draining ? "draining" : broken ? "failed" : starting ? "starting" : "ready"}};
+  if (models.size() == 1) {
+    report["model"] = models.front().id;
+    if (broken) report["reason"] = models.front().problem;
+  }
+  json::object states;
+  for (const auto& model : models) states[model.id] = state_name(model.state);
+  report["models"] = std::move(states);
   auto body = json::serialize(report);
-  co_await respond_text(exchange, up && !draining ? 200 : 503, "application/json", std::move(body), caller);
+  const int status = draining || broken || starting ? 503 : 200;
+  co_await respond_text(exchange, status, "application/json", std::move(body), caller);
 }
 
 Task<void> Gateway::Impl::scrape(net::Exchange& exchange, const wire::Caller& caller) {
-  Snapshot now{.connections = server->connections(), .engine_ready = !supervisor || supervisor->state() == fleet::Supervisor::State::ready};
-  if (supervisor) {
-    now.restarts = supervisor->restarts();
-    if (now.engine_ready) {
-      const auto stats = co_await supervisor->check(scrape_wait);
-      if (stats.ok()) now.engine = *stats;
-    }
-  }
+  Snapshot now{.connections = server->connections(), .memory_used = fleet->memory_used(), .memory_budget = fleet->memory_budget()};
+  now.engines = co_await fleet->reports(scrape_wait);
+  now.models = fleet->snapshot();
   auto body = metrics.text(now);
   co_await respond_text(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", std::move(body), caller);
 }
@@ -408,51 +298,43 @@ Gateway::Gateway(std::shared_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Gateway::~Gateway() {
   // Handlers still suspended keep the rest alive until the loop drops them; the server and its handler hold the gateway, so they go first.
-  if (impl_->supervisor) impl_->supervisor->on_change(nullptr);
+  impl_->watching.reset();
   impl_->server.reset();
 }
 
 Result<std::unique_ptr<Gateway>> Gateway::start(asio::io_context& io, GatewayOptions options, GatewayEvents events) {
   const auto checked = check_options(options);
   if (!checked.ok()) return checked.error();
-  std::optional<PrivateFolder> folder;
-  if (!options.engine && options.worker.socket.empty()) {
-    auto made = PrivateFolder::make();
-    if (!made.ok()) return std::move(made).error();
-    options.worker.socket = made->socket();
-    folder.emplace(std::move(*made));
-  }
+  auto fleet = fleet::Fleet::make(io, options.fleet);
+  if (!fleet.ok()) return std::move(fleet).error();
   auto impl = std::make_shared<Impl>(io, std::move(options), std::move(events));
-  if (folder) impl->folder.emplace(std::move(*folder));
-  const auto& settled = impl->options;
-  const net::Endpoint engine = settled.engine ? *settled.engine : net::Endpoint(net::UnixEndpoint{settled.worker.socket});
-  impl->upstream = std::make_unique<fleet::HttpUpstream>(io, engine, settled.upstream);
+  impl->fleet = std::move(*fleet);
+  impl->admin = std::make_unique<Admin>(io, *impl->fleet, impl->options.keep_alive);
   const auto handler = [impl](net::Exchange& exchange) { return Impl::handle(impl, exchange); };
-  auto server = net::Server::listen(io, settled.listen, settled.limits, settled.tls, handler);
+  auto server = net::Server::listen(io, impl->options.listen, impl->options.limits, impl->options.tls, handler);
   if (!server.ok()) return std::move(server).error();
   impl->server = std::move(*server);
-  if (!settled.engine) {
-    impl->supervisor = std::make_unique<fleet::Supervisor>(io, settled.worker);
-    impl->watch_engine();
-    impl->supervisor->start();
-  }
+  impl->watching = impl->fleet->watch([gate = impl.get()](const fleet::ModelEvent& event) {
+    gate->metrics.count(event);
+    if (gate->events.model) gate->events.model(event);
+  });
+  impl->fleet->start();
   if (impl->events.listening) impl->events.listening(impl->server->port());
   return std::unique_ptr<Gateway>(new Gateway(std::move(impl)));
 }
 
 unsigned short Gateway::port() const { return impl_->server->port(); }
-const fleet::Supervisor* Gateway::supervisor() const { return impl_->supervisor.get(); }
+const fleet::Fleet& Gateway::fleet() const { return *impl_->fleet; }
 
 Task<void> Gateway::drain() {
   const auto impl = impl_;
   impl->draining = true;
+  impl->admin->stop();
   co_await impl->server->drain(impl->options.drain_grace);
-  if (impl->supervisor) co_await impl->supervisor->stop();
+  co_await impl->fleet->stop();
 }
 
-void Gateway::kill() {
-  if (impl_->supervisor) impl_->supervisor->kill();
-}
+void Gateway::kill() { impl_->fleet->kill(); }
 
 namespace {
 

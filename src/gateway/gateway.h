@@ -1,5 +1,5 @@
-// The process clients talk to. It knows who asks, which model they mean and whether its worker can answer, passes requests on and events back in the
-// turn they arrive, counts and explains, and stays up whatever happens to the engine.
+// The process clients talk to. It knows who asks, passes their requests to the fleet of models and events back in the turn they arrive, counts and
+// explains, and stays up whatever happens to an engine.
 #pragma once
 
 #include <chrono>
@@ -12,8 +12,7 @@
 
 #include "base/result.h"
 #include "chat/event.h"
-#include "fleet/supervisor.h"
-#include "fleet/upstream.h"
+#include "fleet/fleet.h"
 #include "net/server.h"
 
 namespace hearth::gateway {
@@ -31,13 +30,9 @@ struct GatewayOptions {
   net::ServerLimits limits;
   std::vector<std::string> allowed_hosts;         // further Host names accepted on loopback without keys
   std::vector<std::string> cors_origins;          // web origins whose pages may call; "*" = any (needs API keys); empty = CORS off
-  std::vector<std::string> model_aliases;         // further names of the served model
-  std::chrono::milliseconds start_wait{60'000};   // how long a request waits for a worker that starts
   std::chrono::milliseconds drain_grace{30'000};  // running answers get this long on SIGTERM
   std::chrono::milliseconds keep_alive{10'000};   // comment frames while the engine is silent
-  fleet::SupervisorOptions worker;                // `socket` may stay empty: a private folder is made for it
-  fleet::UpstreamOptions upstream;
-  std::optional<net::Endpoint> engine;  // serve this OpenAI-compatible endpoint instead of starting a worker
+  fleet::FleetOptions fleet;                      // what is served
 };
 
 // Whether these options are safe and complete, before anything starts. config_invalid: listening wider than loopback without an API key, short or
@@ -47,8 +42,7 @@ Result<void> check_options(const GatewayOptions& options);
 // What run_gateway tells the command line, on the loop.
 struct GatewayEvents {
   std::function<void(unsigned short port)> listening;
-  std::function<void(const chat::ModelInfo& model)> model_ready;  // after every start of the worker
-  std::function<void(const Error& error)> model_failed;
+  std::function<void(const fleet::ModelEvent& event)> model;  // each change of a model's state
 };
 
 // Serves until SIGTERM or SIGINT, then drains; a second signal ends it at once. io or config_invalid when it cannot start.
@@ -60,10 +54,10 @@ class Gateway {
   static Result<std::unique_ptr<Gateway>> start(net::asio::io_context& io, GatewayOptions options, GatewayEvents events = {});
   ~Gateway();
   unsigned short port() const;
-  const fleet::Supervisor* supervisor() const;  // nullptr with GatewayOptions::engine
-  // No new connections; running answers finish within drain_grace; then the worker stops.
+  const fleet::Fleet& fleet() const;
+  // No new connections; running answers finish within drain_grace; then the models stop.
   net::Task<void> drain();
-  // Ends the worker without waiting for anything.
+  // Ends every model's process without waiting for anything.
   void kill();
 
  private:

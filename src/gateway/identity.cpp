@@ -89,7 +89,7 @@ Result<void> check_options(const GatewayOptions& options) {
         "cors_origins \"*\" without an API key would let every web page use this server: name the origins, or configure an API key",
         "cors_origins");
   }
-  if (!options.engine && options.worker.command.empty()) return config("neither a worker command nor an engine endpoint is set", "worker");
+  if (options.fleet.models.empty()) return config("there is no model to serve", "models");
   return {};
 }
 

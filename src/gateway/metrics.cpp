@@ -13,9 +13,10 @@
 namespace hearth::gateway {
 namespace {
 
-constexpr std::array<std::string_view, 12> known_paths{"/",
+constexpr std::array<std::string_view, 22> known_paths{"/",
                                                        "/health",
                                                        "/metrics",
+                                                       "/admin/events",
                                                        "/v1/chat/completions",
                                                        "/v1/completions",
                                                        "/v1/embeddings",
@@ -23,11 +24,21 @@ constexpr std::array<std::string_view, 12> known_paths{"/",
                                                        "/v1/models",
                                                        "/v1/tokenize/count",
                                                        "/v1/score",
+                                                       "/v1/prefill",
                                                        "/v1/messages",
-                                                       "/v1/responses"};
+                                                       "/v1/messages/count_tokens",
+                                                       "/v1/responses",
+                                                       "/api/chat",
+                                                       "/api/generate",
+                                                       "/api/embed",
+                                                       "/api/tags",
+                                                       "/api/show",
+                                                       "/api/ps",
+                                                       "/api/version"};
 
 std::string_view label(std::string_view path) {
   if (path.starts_with("/v1/models/")) return "/v1/models";
+  if (path.starts_with("/admin/models")) return "/admin/models";
   const auto* found = std::find(known_paths.begin(), known_paths.end(), path);
   return found == known_paths.end() ? "other" : *found;
 }
@@ -50,6 +61,16 @@ class Follower {
   prometheus::Counter& counter_;
   std::int64_t last_ = 0;
 };
+
+// Why a model left memory, in one of few words.
+std::string_view unload_cause(std::string_view reason) {
+  if (reason.starts_with("evicted") || reason.starts_with("memory")) return "evicted";
+  if (reason.starts_with("idle")) return "idle";
+  if (reason.starts_with("unload")) return "asked";
+  return "other";
+}
+
+const prometheus::Histogram::BucketBoundaries load_durations{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640};
 
 }  // namespace
 
@@ -80,22 +101,93 @@ class Metrics::Impl {
   prometheus::Counter& prompt_tokens = tokens.Add({{"kind", "prompt"}});
   prometheus::Counter& cached_tokens = tokens.Add({{"kind", "prompt_cached"}});
   prometheus::Counter& completion_tokens = tokens.Add({{"kind", "completion"}});
-  Gauges& sequences = gauges("hearth_engine_requests", "Requests in the engine, by state");
-  prometheus::Gauge& running = sequences.Add({{"state", "running"}});
-  prometheus::Gauge& waiting = sequences.Add({{"state", "waiting"}});
-  prometheus::Gauge& parked = sequences.Add({{"state", "parked"}});
-  Gauges& cells = gauges("hearth_kv_cells", "KV cache cells: all, in use (cached ones included), kept for reuse");
-  prometheus::Gauge& cells_total = cells.Add({{"kind", "total"}});
-  prometheus::Gauge& cells_used = cells.Add({{"kind", "used"}});
-  prometheus::Gauge& cells_cached = cells.Add({{"kind", "cached"}});
-  prometheus::Gauge& prefix_parked = gauges("hearth_prefix_cache_parked_bytes", "KV of idle prefixes kept in host memory").Add({});
-  Follower prefix_hits{
-      counters("hearth_prefix_cache_hit_tokens_total", "Prompt tokens the engine took from its prefix cache instead of computing them")
-          .Add({})};
-  Follower generated{counters("hearth_engine_generated_tokens_total", "Tokens the engine sampled, unfinished answers included").Add({})};
-  prometheus::Gauge& up = gauges("hearth_engine_ready", "1 when the engine can answer").Add({});
-  Follower restarts{counters("hearth_worker_restarts_total", "Workers started after the first").Add({})};
   prometheus::Gauge& connections = gauges("hearth_open_connections", "Client connections").Add({});
+  Gauges& memory = gauges("hearth_models_memory_bytes", "Host memory of all loaded models together: used, and what they may use");
+  prometheus::Gauge& memory_used = memory.Add({{"kind", "used"}});
+  prometheus::Gauge& memory_budget = memory.Add({{"kind", "budget"}});
+
+  Gauges& ready = gauges("hearth_engine_ready", "1 when the model is loaded and can answer");
+  Gauges& model_requests = gauges("hearth_model_requests", "Requests of a model: being answered, waiting for it to be loaded");
+  Gauges& model_memory = gauges("hearth_model_memory_bytes", "Memory a model takes while loaded, else is expected to take");
+  Counters& loads = counters("hearth_model_loads_total", "Loads of a model, by outcome");
+  Counters& unloads = counters("hearth_model_unloads_total", "Unloads of a model, by cause");
+  Histograms& load_seconds = histograms("hearth_model_load_seconds", "From the decision to load a model until it could answer");
+  Gauges& sequences = gauges("hearth_engine_requests", "Requests in the engine, by state");
+  Gauges& cells = gauges("hearth_kv_cells", "KV cache cells: all, in use (cached ones included), kept for reuse");
+  Gauges& prefix_parked = gauges("hearth_prefix_cache_parked_bytes", "KV of idle prefixes kept in host memory");
+  Counters& prefix_hits =
+      counters("hearth_prefix_cache_hit_tokens_total", "Prompt tokens the engine took from its prefix cache instead of computing them");
+  Counters& generated = counters("hearth_engine_generated_tokens_total", "Tokens the engine sampled, unfinished answers included");
+  Counters& speculation = counters("hearth_speculation_tokens_total", "Tokens guessed ahead, and those of them that were right");
+  Gauges& adapters = gauges("hearth_adapters", "LoRA adapters in memory");
+  Gauges& adapter_bytes = gauges("hearth_adapter_bytes", "Memory they take");
+  Counters& adapter_loads = counters("hearth_adapter_loads_total", "LoRA adapters loaded");
+  Counters& restarts = counters("hearth_worker_restarts_total", "Workers started after the first of each load");
+
+  // What is told of every model, and of one in our own engine.
+  struct ModelSeries {
+    ModelSeries(Impl& all, const std::string& model)
+        : ready(all.ready.Add({{"model", model}})),
+          answering(all.model_requests.Add({{"model", model}, {"state", "running"}})),
+          loading(all.model_requests.Add({{"model", model}, {"state", "waiting"}})),
+          host_bytes(all.model_memory.Add({{"model", model}, {"memory", "host"}})),
+          gpu_bytes(all.model_memory.Add({{"model", model}, {"memory", "gpu"}})) {}
+
+    void set(const chat::ModelInfo& info) {
+      ready.Set(info.state == chat::ModelState::ready ? 1 : 0);
+      answering.Set(info.running);
+      loading.Set(info.waiting);
+      host_bytes.Set(static_cast<double>(info.memory_bytes));
+      gpu_bytes.Set(static_cast<double>(info.gpu_bytes));
+    }
+
+    prometheus::Gauge &ready, &answering, &loading, &host_bytes, &gpu_bytes;
+  };
+  struct EngineSeries {
+    EngineSeries(Impl& all, const std::string& model)
+        : running(all.sequences.Add({{"model", model}, {"state", "running"}})),
+          waiting(all.sequences.Add({{"model", model}, {"state", "waiting"}})),
+          parked(all.sequences.Add({{"model", model}, {"state", "parked"}})),
+          cells_total(all.cells.Add({{"model", model}, {"kind", "total"}})),
+          cells_used(all.cells.Add({{"model", model}, {"kind", "used"}})),
+          cells_cached(all.cells.Add({{"model", model}, {"kind", "cached"}})),
+          prefix_parked(all.prefix_parked.Add({{"model", model}})),
+          adapters(all.adapters.Add({{"model", model}})),
+          adapter_bytes(all.adapter_bytes.Add({{"model", model}})),
+          prefix_hits(all.prefix_hits.Add({{"model", model}})),
+          generated(all.generated.Add({{"model", model}})),
+          drafted(all.speculation.Add({{"model", model}, {"kind", "drafted"}})),
+          accepted(all.speculation.Add({{"model", model}, {"kind", "accepted"}})),
+          adapter_loads(all.adapter_loads.Add({{"model", model}})),
+          restarts(all.restarts.Add({{"model", model}})) {}
+
+    void set(const engine::SchedulerStats& stats) {
+      running.Set(stats.running);
+      waiting.Set(stats.waiting);
+      parked.Set(stats.parked);
+      cells_total.Set(stats.cells_total);
+      cells_used.Set(stats.cells_used);
+      cells_cached.Set(stats.cells_cached);
+      prefix_parked.Set(static_cast<double>(stats.prefix_parked_bytes));
+      adapters.Set(stats.adapters);
+      adapter_bytes.Set(static_cast<double>(stats.adapter_bytes));
+    }
+    // Only of an engine that answered: one that is silent has not started to count anew.
+    void follow(const fleet::Fleet::EngineReport& report) {
+      prefix_hits.follow(report.stats.cached_tokens);
+      generated.follow(report.stats.generated_tokens);
+      drafted.follow(report.stats.drafted_tokens);
+      accepted.follow(report.stats.accepted_tokens);
+      adapter_loads.follow(report.stats.adapter_loads);
+      restarts.follow(report.restarts);
+    }
+
+    prometheus::Gauge &running, &waiting, &parked, &cells_total, &cells_used, &cells_cached, &prefix_parked, &adapters, &adapter_bytes;
+    Follower prefix_hits, generated, drafted, accepted, adapter_loads, restarts;
+  };
+
+  std::map<std::string, ModelSeries> models;
+  std::map<std::string, EngineSeries> engines;
   std::map<std::string_view, PathSeries> paths;
 };
 
@@ -117,21 +209,30 @@ void Metrics::count(const Record& record) {
   impl_->completion_tokens.Increment(record.usage.completion_tokens);
 }
 
-std::string Metrics::text(const Snapshot& now) {
-  const auto engine = now.engine.value_or(engine::SchedulerStats{});
-  impl_->running.Set(engine.running);
-  impl_->waiting.Set(engine.waiting);
-  impl_->parked.Set(engine.parked);
-  impl_->cells_total.Set(engine.cells_total);
-  impl_->cells_used.Set(engine.cells_used);
-  impl_->cells_cached.Set(engine.cells_cached);
-  impl_->prefix_parked.Set(static_cast<double>(engine.prefix_parked_bytes));
-  if (now.engine) {
-    impl_->prefix_hits.follow(engine.cached_tokens);
-    impl_->generated.follow(engine.generated_tokens);
+void Metrics::count(const fleet::ModelEvent& event) {
+  using State = chat::ModelState;
+  const double took = seconds(event.took);
+  if (event.state == State::ready) {
+    impl_->loads.Add({{"model", event.model}, {"outcome", "loaded"}}).Increment();
+    impl_->load_seconds.Add({{"model", event.model}}, load_durations).Observe(took);
+  } else if (event.state == State::failed) {
+    impl_->loads.Add({{"model", event.model}, {"outcome", "failed"}}).Increment();
+  } else if (event.state == State::absent) {
+    impl_->unloads.Add({{"model", event.model}, {"cause", std::string(unload_cause(event.reason))}}).Increment();
   }
-  impl_->up.Set(now.engine_ready ? 1 : 0);
-  impl_->restarts.follow(now.restarts);
+}
+
+std::string Metrics::text(const Snapshot& now) {
+  for (const auto& model : now.models) {
+    impl_->models.try_emplace(model.id, *impl_, model.id).first->second.set(model);
+    if (model.upstream != "worker") continue;
+    auto& series = impl_->engines.try_emplace(model.id, *impl_, model.id).first->second;
+    const auto report = std::find_if(now.engines.begin(), now.engines.end(), [&](const auto& engine) { return engine.model == model.id; });
+    series.set(report == now.engines.end() ? engine::SchedulerStats{} : report->stats);
+    if (report != now.engines.end()) series.follow(*report);
+  }
+  impl_->memory_used.Set(static_cast<double>(now.memory_used));
+  impl_->memory_budget.Set(static_cast<double>(now.memory_budget));
   impl_->connections.Set(static_cast<double>(now.connections));
   return prometheus::TextSerializer().Serialize(impl_->registry.Collect());
 }

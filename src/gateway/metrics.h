@@ -1,4 +1,4 @@
-// What an operator watches, in Prometheus' text form. Labels come from closed lists only: a client cannot make series.
+// What an operator watches, in Prometheus' text form. Labels come from closed lists and the configured models only: a client cannot make series.
 #pragma once
 
 #include <chrono>
@@ -6,9 +6,10 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "chat/event.h"
-#include "engine/scheduler.h"
+#include "fleet/fleet.h"
 
 namespace hearth::gateway {
 
@@ -25,9 +26,10 @@ struct Record {
 // The gateway's state at the moment of a scrape.
 struct Snapshot {
   std::size_t connections = 0;
-  int restarts = 0;
-  bool engine_ready = false;
-  std::optional<engine::SchedulerStats> engine;  // empty when it does not answer
+  std::vector<chat::ModelInfo> models;
+  std::vector<fleet::Fleet::EngineReport> engines;  // of the workers that answered
+  std::int64_t memory_used = 0;                     // bytes of host memory: what loaded models take, and what they may take
+  std::int64_t memory_budget = 0;
 };
 
 class Metrics {
@@ -35,6 +37,7 @@ class Metrics {
   Metrics();
   ~Metrics();
   void count(const Record& record);
+  void count(const fleet::ModelEvent& event);
   std::string text(const Snapshot& now);
 
  private:

@@ -69,6 +69,27 @@ TEST_F(MachineTest, Processors) {
   EXPECT_GT(cpu.online, 0);
 }
 
+TEST_F(MachineTest, GpusAreWhatTheWorkerListsOfThem) {
+  const auto program = [&](const std::string& body) {
+    write("worker.sh", "#!/bin/sh\n" + body + "\n");
+    fs::permissions(root_ / "worker.sh", fs::perms::owner_all);
+    return read_gpus((root_ / "worker.sh").string());
+  };
+  const auto gpus = program(
+      "[ \"$1 $2\" = 'worker --list-devices' ] && echo '[{\"name\":\"CPU\",\"gpu\":false,\"memory_total\":1,\"memory_free\":1},"
+      "{\"name\":\"CUDA0\",\"gpu\":true,\"memory_total\":80000000000,\"memory_free\":79000000000}]'");
+  ASSERT_TRUE(gpus.ok()) << gpus.error().message;
+  ASSERT_EQ(gpus->size(), 1u);
+  EXPECT_EQ(gpus->front().name, "CUDA0");
+  EXPECT_EQ(gpus->front().free, 79'000'000'000u);
+  for (const char* broken : {"exit 1", "echo nonsense", "echo '{}'", "echo '[{\"gpu\":true}]'", "kill -9 $$"}) {
+    const auto failed = program(broken);
+    ASSERT_FALSE(failed.ok()) << broken;
+    EXPECT_NE(failed.error().message.find("--list-devices"), std::string::npos);
+  }
+  EXPECT_FALSE(read_gpus("/nonexistent/hearth").ok());
+}
+
 TEST(ParseUrl, TakesWhatPeopleType) {
   const auto tcp = [](std::string_view text) { return std::get<net::TcpEndpoint>(parse_url(text)->endpoint); };
   EXPECT_EQ(tcp("http://127.0.0.1:8085").port, 8085);
@@ -79,6 +100,15 @@ TEST(ParseUrl, TakesWhatPeopleType) {
   EXPECT_EQ(tcp("http://[::1]:80").host, "::1");
   EXPECT_EQ(parse_url("http://[::1]:81")->host, "[::1]:81");
   EXPECT_EQ(std::get<net::UnixEndpoint>(parse_url("unix:/run/x.sock")->endpoint).path, "/run/x.sock");
+}
+
+TEST(ParseUrl, ABasePathMayStandBeforeV1) {
+  EXPECT_EQ(parse_base_url("https://api.example.com/api/v1")->base_path, "/api");
+  EXPECT_EQ(parse_base_url("https://api.example.com/api/v1/")->base_path, "/api");
+  EXPECT_EQ(parse_base_url("https://api.example.com/api/")->base_path, "/api");
+  EXPECT_EQ(parse_base_url("https://api.example.com/v1")->base_path, "");
+  EXPECT_EQ(parse_base_url("https://[::1]:80/a/b")->host, "[::1]:80");
+  EXPECT_FALSE(parse_base_url("https://api.example.com/api?key=1").ok());
 }
 
 TEST(ParseUrl, SaysWhatIsWrong) {

@@ -89,7 +89,7 @@ TEST_F(PlanFleet, WithoutAnythingTheDemonstrationModelIsServed) {
   const auto& spec = plan.options.models[0];
   EXPECT_EQ(spec.kind, fleet::ModelKind::worker);
   EXPECT_TRUE(spec.preload);
-  EXPECT_FALSE(spec.pinned);
+  EXPECT_TRUE(spec.pinned) << "nobody else needs the room";
   EXPECT_FALSE(spec.gpu_layers.has_value());
   EXPECT_FALSE(spec.idle_unload.has_value());
   EXPECT_EQ(spec.info.context, 2048);
@@ -117,6 +117,8 @@ TEST_F(PlanFleet, OneModelByFlagIsAsBefore) {
   const auto& spec = plan.options.models[0];
   EXPECT_THAT(spec.aliases, ElementsAre("gpt-4o"));
   EXPECT_EQ(spec.gpu_layers, 7);
+  EXPECT_TRUE(spec.preload);
+  EXPECT_FALSE(spec.pinned) << "it goes when it is idle";
   EXPECT_EQ(spec.idle_unload, std::chrono::minutes(10));
   EXPECT_EQ(spec.need.kv, 2048u * 4096);
   EXPECT_THAT(spec.command, Contains("--model=" + path));
@@ -235,7 +237,8 @@ TEST_F(PlanFleet, CommandsAreCheckedAndTheirMemoryAskedFor) {
 
 TEST_F(PlanFleet, RemotesHaveEndpointsAndBasePaths) {
   const auto plan = planned(
-      "[models.cloud]\nkind = \"openai\"\nurl = \"https://api.example.com/api/v1\"\napi_key = \"k\"\n"
+      "[models.cloud]\nkind = \"openai\"\nurl = \"https://api.example.com/api/v1\"\napi_key = \"k\"\nremote_model = \"big\"\n"
+      "concurrency = 4\nmax_tokens = 100\ntool_dialect = \"hermes\"\n"
       "[models.many]\nkind = \"openai\"\nurl = [\"http://10.0.0.1:8000\", \"http://10.0.0.2:8000/v1/\"]\nroles = [\"embedding\"]\n"
       "[models.claude]\nkind = \"anthropic\"\nurl = \"https://api.anthropic.com\"\napi_key = \"k\"\n");
   const auto& models = plan.options.models;
@@ -246,6 +249,12 @@ TEST_F(PlanFleet, RemotesHaveEndpointsAndBasePaths) {
   EXPECT_EQ(endpoint.host, "api.example.com");
   EXPECT_TRUE(endpoint.tls);
   EXPECT_EQ(models[0].upstream.api_key, "k");
+  EXPECT_EQ(models[0].upstream.remote_model, "big");
+  EXPECT_EQ(models[0].upstream.concurrency.running, 4);
+  EXPECT_EQ(models[0].upstream.max_tokens, 100);
+  EXPECT_EQ(models[0].upstream.dialect, wire::Dialect::hermes);
+  EXPECT_FALSE(models[0].upstream.tell_tenant) << "who asks stays here";
+  EXPECT_FALSE(models[1].upstream.dialect.has_value());
   ASSERT_EQ(models[1].remotes.size(), 2u);
   EXPECT_EQ(models[1].remotes[1].base_path, "");
   EXPECT_TRUE(models[1].info.embeddings);

@@ -1,111 +1,12 @@
-#include "gateway/gateway.h"
-
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <stdlib.h>
 
-#include <filesystem>
-
-#include "base/json.h"
-#include "fleet/fake_engine.h"
-#include "fleet/loop.h"
-#include "net/client.h"
+#include "gateway/gateway_fixture.h"
 
 namespace hearth::gateway {
 namespace {
 
-using namespace std::chrono_literals;
-using test::FakeEngine;
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-constexpr const char* chat_body = R"({"messages":[{"role":"user","content":"hi"}]})";
-constexpr const char* stream_body = R"({"messages":[{"role":"user","content":"hi"}],"stream":true})";
-
-struct Answer {
-  int status = 0;
-  net::Headers headers;
-  std::string body;
-  std::string header(std::string_view name) const { return std::string(headers.find(name).value_or(std::string_view())); }
-  std::string at(const char* pointer) const {
-    boost::system::error_code error;
-    const auto document = json::parse(body, error);
-    if (error) return "not JSON: " + body;
-    const auto* found = document.find_pointer(pointer, error);
-    return !found ? std::string() : found->is_string() ? std::string(found->get_string()) : json::serialize(*found);
-  }
-};
-
-class GatewayTest : public ::testing::Test {
- protected:
-  GatewayTest() {
-    engine_.frames = FakeEngine::hello();
-    options_.listen.port = 0;
-  }
-  ~GatewayTest() override {
-    client_.reset();
-    if (gateway_) test::run(io_, gateway_->drain());
-    gateway_.reset();
-    if (server_) test::run(io_, server_->drain(0ms));
-    if (!folder_.empty()) std::filesystem::remove_all(folder_);
-  }
-
-  // In front of a fake engine on TCP.
-  void start() {
-    if (!server_) server_ = engine_.serve();
-    options_.engine = net::TcpEndpoint{"127.0.0.1", server_->port()};
-    start_gateway();
-  }
-  // With a supervised worker process.
-  void start_worker(const std::string& mode) {
-    char path[] = "/tmp/hearth-test-XXXXXX";
-    folder_ = mkdtemp(path);
-    options_.worker.command = {HEARTH_FAKE_WORKER, mode, folder_ + "/starts"};
-    options_.worker.backoff.first = 5ms;
-    start_gateway();
-  }
-  void start_gateway() {
-    options_.drain_grace = 5s;
-    auto gateway = Gateway::start(io_, options_, events_);
-    ASSERT_TRUE(gateway.ok()) << gateway.error().message;
-    gateway_ = std::move(*gateway);
-    client_ = net::Client::make(io_, net::TcpEndpoint{"127.0.0.1", gateway_->port()});
-  }
-
-  net::Task<Result<Answer>> exchange(net::HttpRequest request) {
-    auto response = co_await client_->send(std::move(request), 20s);
-    if (!response.ok()) co_return std::move(response).error();
-    auto body = co_await (*response)->read_all(1 << 24, 20s);
-    if (!body.ok()) co_return std::move(body).error();
-    co_return Answer{(*response)->status, (*response)->headers, std::move(*body)};
-  }
-  Answer send(const std::string& method, const std::string& target, const std::string& body = {},
-              std::initializer_list<std::pair<std::string, std::string>> headers = {}) {
-    net::HttpRequest request{.method = method, .target = target, .body = body};
-    for (const auto& [field, value] : headers) request.headers.add(field, value);
-    auto answer = test::run(io_, exchange(std::move(request)));
-    if (!answer.ok()) {
-      ADD_FAILURE() << answer.error().message;
-      return {};
-    }
-    return std::move(*answer);
-  }
-  Answer chat(const std::string& body = chat_body) { return send("POST", "/v1/chat/completions", body); }
-  double metric(const std::string& sample) {
-    const auto text = send("GET", "/metrics").body;
-    const auto at = text.find("\n" + sample + " ");
-    return at == std::string::npos ? -1 : std::stod(text.substr(at + sample.size() + 2));
-  }
-
-  net::asio::io_context io_{1};
-  FakeEngine engine_{io_};
-  GatewayOptions options_;
-  GatewayEvents events_;
-  std::unique_ptr<net::Server> server_;
-  std::unique_ptr<Gateway> gateway_;
-  std::unique_ptr<net::Client> client_;
-  std::string folder_;
-};
 
 TEST_F(GatewayTest, AnswersAChatAndExplainsItself) {
   start();
@@ -116,8 +17,8 @@ TEST_F(GatewayTest, AnswersAChatAndExplainsItself) {
   EXPECT_EQ(answer.at("/usage/prompt_tokens"), "7");
   EXPECT_EQ(answer.at("/model"), "fake");
   EXPECT_EQ(answer.header("x-hearth-model"), "fake");
-  EXPECT_EQ(answer.header("x-hearth-lane"), "local");
-  EXPECT_EQ(answer.header("x-hearth-upstream"), "worker");
+  EXPECT_EQ(answer.header("x-hearth-lane"), "remote");
+  EXPECT_EQ(answer.header("x-hearth-upstream"), "engine");
   EXPECT_EQ(answer.header("x-hearth-queue"), "interactive");
   EXPECT_TRUE(answer.header("x-request-id").starts_with("req_"));
 }
@@ -149,7 +50,7 @@ TEST_F(GatewayTest, AnUnknownModelIsANotFoundThatListsWhatThereIs) {
 }
 
 TEST_F(GatewayTest, AliasesAndNoNameMeanTheServedModel) {
-  options_.model_aliases = {"gpt-4o"};
+  spec_.aliases = {"gpt-4o"};
   start();
   EXPECT_EQ(chat(R"({"model":"gpt-4o","messages":[{"role":"user","content":"hi"}]})").at("/model"), "fake");
   EXPECT_EQ(chat(R"({"model":"","messages":[{"role":"user","content":"hi"}]})").status, 200);
@@ -238,7 +139,7 @@ TEST_F(GatewayTest, AnEngineThatIsCutInMidStreamIsToldAsAnErrorEvent) {
 TEST_F(GatewayTest, ASilentEngineTimesOut) {
   engine_.frames = {": waiting\n\n"};
   engine_.end = FakeEngine::End::silence;
-  options_.upstream.first_event = 50ms;
+  spec_.upstream.first_event = 50ms;
   start();
   const auto answer = chat();
   EXPECT_EQ(answer.status, 504);
@@ -281,12 +182,15 @@ TEST_F(GatewayTest, HealthFollowsTheWorker) {
   EXPECT_EQ(ready.status, 200);
   EXPECT_EQ(ready.at("/status"), "ready");
   EXPECT_EQ(ready.at("/model"), "fake");
-  EXPECT_EQ(metric("hearth_engine_ready"), 1);
+  EXPECT_EQ(ready.at("/models/fake"), "ready");
+  EXPECT_EQ(metric("hearth_engine_ready{model=\"fake\"}"), 1);
 }
 
 TEST_F(GatewayTest, ABadModelAnswersWithTheReason) {
   std::vector<std::string> told;
-  events_.model_failed = [&](const Error& error) { told.push_back(error.message); };
+  events_.model = [&](const fleet::ModelEvent& event) {
+    if (event.state == chat::ModelState::failed) told.push_back(event.reason);
+  };
   start_worker("bad_model");
   const auto answer = chat();
   EXPECT_EQ(answer.status, 500);
@@ -297,19 +201,79 @@ TEST_F(GatewayTest, ABadModelAnswersWithTheReason) {
   EXPECT_EQ(health.at("/status"), "failed");
   EXPECT_EQ(health.at("/reason"), "not a GGUF file");
   EXPECT_EQ(told, std::vector<std::string>{"not a GGUF file"});
-  EXPECT_EQ(send("GET", "/v1/models").status, 500);
+  EXPECT_EQ(send("GET", "/v1/models").status, 200) << "it is configured, and may be repaired";
 }
 
 TEST_F(GatewayTest, ANewWorkerServesTheRequestAfterACrash) {
   int ready = 0;
-  events_.model_ready = [&](const chat::ModelInfo& model) {
-    EXPECT_EQ(model.id, "fake");
-    ++ready;
+  events_.model = [&](const fleet::ModelEvent& event) {
+    EXPECT_EQ(event.model, "fake");
+    if (event.state == chat::ModelState::ready) ++ready;
   };
   start_worker("crash_on_first_request");
   EXPECT_EQ(chat().status, 200) << "nothing of the answer had been seen, so the next worker gives it";
-  EXPECT_EQ(metric("hearth_worker_restarts_total"), 1);
+  EXPECT_EQ(metric("hearth_worker_restarts_total{model=\"fake\"}"), 1);
   EXPECT_TRUE(test::wait_for(io_, [&] { return ready == 2; }));
+}
+
+TEST_F(GatewayTest, SeveralModelsAreReadyBeforeTheyAreLoaded) {
+  add_worker("one", "normal");
+  add_worker("two", "bad_model");
+  start_gateway();
+  auto health = send("GET", "/health");
+  EXPECT_EQ(health.status, 200);
+  EXPECT_EQ(health.at("/status"), "ready");
+  EXPECT_EQ(health.at("/models/one"), "absent");
+  EXPECT_EQ(chat(R"({"model":"two","messages":[{"role":"user","content":"hi"}]})").status, 500);
+  health = send("GET", "/health");
+  EXPECT_EQ(health.status, 200) << "the other one serves";
+  EXPECT_EQ(health.at("/models/two"), "failed");
+  const auto answer = chat(R"({"model":"one","messages":[{"role":"user","content":"hi"}]})");
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.header("x-hearth-lane"), "local");
+  EXPECT_THAT(answer.header("x-hearth-load"), HasSubstr("waited"));
+  EXPECT_EQ(metric("hearth_model_loads_total{model=\"one\",outcome=\"loaded\"}"), 1);
+  EXPECT_EQ(metric("hearth_model_loads_total{model=\"two\",outcome=\"failed\"}"), 1);
+}
+
+TEST_F(GatewayTest, NoModelThatCanBeLoadedIsNoHealth) {
+  add_worker("one", "bad_model");
+  add_worker("two", "bad_model");
+  start_gateway();
+  for (const char* body : {R"({"model":"one","messages":[{"role":"user","content":"hi"}]})",
+                           R"({"model":"two","messages":[{"role":"user","content":"hi"}]})"}) {
+    EXPECT_EQ(chat(body).status, 500);
+  }
+  const auto health = send("GET", "/health");
+  EXPECT_EQ(health.status, 503);
+  EXPECT_EQ(health.at("/status"), "failed");
+}
+
+// What the upstream writes reaches the client of the same protocol as it was.
+TEST_F(GatewayTest, FramesOfTheSameProtocolPassUntouched) {
+  const auto frame = [](const std::string& event, const std::string& rest) {
+    return "event: " + event + "\ndata: {\"type\":\"" + event + "\"" + rest + "}\n\n";
+  };
+  engine_.frames = {
+      frame(
+          "message_start",
+          R"(,"vendor":{"kept": 1.50},"message":{"id":"m","type":"message","role":"assistant","model":"fake","content":[],"stop_reason":null,)"
+          R"("stop_sequence":null,"usage":{"input_tokens":7,"output_tokens":1}})"),
+      frame("content_block_start", R"(,"index":0,"content_block":{"type":"text","text":""})"),
+      frame("content_block_delta", R"(,"index":0,"delta":{"type":"text_delta","text":"Hi"})"),
+      frame("content_block_stop", R"(,"index":0)"),
+      frame("message_delta", R"(,"delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":2})"),
+      frame("message_stop", "")};
+  spec_.kind = fleet::ModelKind::anthropic;
+  spec_.upstream.api_key = "k";
+  start();
+  const auto answer =
+      send("POST", "/v1/messages", R"({"model":"fake","max_tokens":9,"stream":true,"messages":[{"role":"user","content":"hi"}]})",
+           {{"anthropic-version", "2023-06-01"}});
+  std::string sent;
+  for (const auto& one : engine_.frames) sent += one;
+  EXPECT_EQ(answer.body, sent);
+  EXPECT_EQ(metric("hearth_tokens_total{kind=\"prompt\"}"), 7) << "what passes is still counted";
 }
 
 TEST_F(GatewayTest, DrainLetsARunningAnswerFinish) {

@@ -13,7 +13,7 @@ constexpr const char* key_b = "bbbbbbbbbbbbbbbbbbbbbbbb";
 
 GatewayOptions plain() {
   GatewayOptions options;
-  options.worker.command = {"worker"};
+  options.fleet.models.push_back({.id = "some", .command = {"worker"}});
   return options;
 }
 GatewayOptions keyed() {

@@ -42,25 +42,73 @@ TEST(Metrics, ClientsCannotMakeSeries) {
   EXPECT_THAT(text, Not(HasSubstr("attack")));
 }
 
-TEST(Metrics, EngineCountersGoOnAcrossRestarts) {
+chat::ModelInfo worker(const std::string& id, chat::ModelState state) {
+  chat::ModelInfo info;
+  info.id = id;
+  info.upstream = "worker";
+  info.state = state;
+  return info;
+}
+
+TEST(Metrics, EngineCountersGoOnAcrossRestartsAndLoads) {
   Metrics metrics;
   engine::SchedulerStats stats;
   stats.cached_tokens = 100;
+  stats.drafted_tokens = 8;
+  stats.accepted_tokens = 6;
   stats.running = 3;
-  (void)metrics.text({.engine_ready = true, .engine = stats});
-  stats.cached_tokens = 20;  // a fresh worker counts from zero
-  const auto text = metrics.text({.connections = 2, .restarts = 1, .engine_ready = true, .engine = stats});
-  EXPECT_THAT(text, HasSubstr("hearth_prefix_cache_hit_tokens_total 120"));
-  EXPECT_THAT(text, HasSubstr("hearth_engine_requests{state=\"running\"} 3"));
-  EXPECT_THAT(text, HasSubstr("hearth_worker_restarts_total 1"));
-  EXPECT_THAT(text, HasSubstr("hearth_engine_ready 1"));
+  const std::vector<chat::ModelInfo> ready{worker("m", chat::ModelState::ready)};
+  (void)metrics.text({.models = ready, .engines = {{"m", 0, stats}}});
+  (void)metrics.text({.models = {worker("m", chat::ModelState::absent)}});  // unloaded meanwhile
+  stats.cached_tokens = 20;                                                 // a fresh worker counts from zero
+  const auto text = metrics.text({.connections = 2, .models = ready, .engines = {{"m", 1, stats}}});
+  EXPECT_THAT(text, HasSubstr("hearth_prefix_cache_hit_tokens_total{model=\"m\"} 120"));
+  EXPECT_THAT(text, HasSubstr("hearth_speculation_tokens_total{kind=\"drafted\",model=\"m\"} 8"));
+  EXPECT_THAT(text, HasSubstr("hearth_speculation_tokens_total{kind=\"accepted\",model=\"m\"} 6"));
+  EXPECT_THAT(text, HasSubstr("hearth_engine_requests{model=\"m\",state=\"running\"} 3"));
+  EXPECT_THAT(text, HasSubstr("hearth_worker_restarts_total{model=\"m\"} 1"));
+  EXPECT_THAT(text, HasSubstr("hearth_engine_ready{model=\"m\"} 1"));
   EXPECT_THAT(text, HasSubstr("hearth_open_connections 2"));
+}
+
+TEST(Metrics, LoadsUnloadsAndMemoryAreToldByModel) {
+  Metrics metrics;
+  const auto happened = [&](const std::string& model, chat::ModelState state, const std::string& reason, std::chrono::milliseconds took) {
+    metrics.count(fleet::ModelEvent{.model = model, .state = state, .reason = reason, .took = took});
+  };
+  happened("a", chat::ModelState::loading, "requested", 0ms);
+  happened("a", chat::ModelState::ready, "loaded", 1'500ms);
+  happened("a", chat::ModelState::draining, "evicted for b", 0ms);
+  happened("a", chat::ModelState::absent, "evicted for b", 20ms);
+  happened("b", chat::ModelState::failed, "no such file", 5ms);
+  happened("b", chat::ModelState::absent, "idle", 5ms);
+  auto big = worker("a", chat::ModelState::ready);
+  big.memory_bytes = 1000;
+  big.gpu_bytes = 2000;
+  big.running = 2;
+  big.waiting = 5;
+  auto remote = worker("far", chat::ModelState::ready);
+  remote.upstream = "openai";
+  const auto text = metrics.text({.models = {big, remote}, .memory_used = 1000, .memory_budget = 9000});
+  EXPECT_THAT(text, HasSubstr("hearth_model_loads_total{model=\"a\",outcome=\"loaded\"} 1"));
+  EXPECT_THAT(text, HasSubstr("hearth_model_loads_total{model=\"b\",outcome=\"failed\"} 1"));
+  EXPECT_THAT(text, HasSubstr("hearth_model_unloads_total{cause=\"evicted\",model=\"a\"} 1"));
+  EXPECT_THAT(text, HasSubstr("hearth_model_unloads_total{cause=\"idle\",model=\"b\"} 1"));
+  EXPECT_THAT(text, HasSubstr("hearth_model_load_seconds_sum{model=\"a\"} 1.5"));
+  EXPECT_THAT(text, HasSubstr("hearth_model_memory_bytes{memory=\"host\",model=\"a\"} 1000"));
+  EXPECT_THAT(text, HasSubstr("hearth_model_memory_bytes{memory=\"gpu\",model=\"a\"} 2000"));
+  EXPECT_THAT(text, HasSubstr("hearth_model_requests{model=\"a\",state=\"waiting\"} 5"));
+  EXPECT_THAT(text, HasSubstr("hearth_model_requests{model=\"a\",state=\"running\"} 2"));
+  EXPECT_THAT(text, HasSubstr("hearth_models_memory_bytes{kind=\"budget\"} 9000"));
+  EXPECT_THAT(text, HasSubstr("hearth_engine_ready{model=\"far\"} 1"));
+  EXPECT_THAT(text, Not(HasSubstr("hearth_kv_cells{kind=\"total\",model=\"far\"}"))) << "nobody knows its engine";
 }
 
 TEST(Metrics, EveryLineIsPrometheusText) {
   Metrics metrics;
   metrics.count(chat_record(200));
-  std::istringstream lines(metrics.text({}));
+  metrics.count(fleet::ModelEvent{.model = "quote\" and \\ back", .state = chat::ModelState::ready});
+  std::istringstream lines(metrics.text({.models = {worker("quote\" and \\ back", chat::ModelState::ready)}}));
   std::string line;
   int samples = 0;
   while (std::getline(lines, line)) {

@@ -1,0 +1,39 @@
+// What an operator, `hearth ps` and dashboards do with the models: see them, load and unload them, follow what happens to them.
+//
+//   GET  /admin/models              every model, and the memory they share
+//   POST /admin/models/{id}/load    answers when it is loaded; {"keep_loaded": SECONDS} keeps it that long after its last request, negative for ever
+//   POST /admin/models/{id}/unload  answers when its memory is free
+//   GET  /admin/events              server-sent events, one for each change of a model's state; Last-Event-ID continues where a connection broke
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <chrono>
+#include <memory>
+#include <string_view>
+
+#include "chat/event.h"
+#include "fleet/fleet.h"
+#include "net/server.h"
+#include "wire/provider.h"
+
+namespace hearth::gateway {
+
+class Admin {
+ public:
+  // `fleet` outlives it. `keep_alive`: a silent event feed gets a comment this often.
+  Admin(net::asio::io_context& io, fleet::Fleet& fleet, std::chrono::milliseconds keep_alive);
+  ~Admin();
+  // False without answering when the path is not under /admin/.
+  net::Task<bool> serve(net::Exchange& exchange, const wire::Caller& caller);
+  // Ends every event feed: they would outlast a drain.
+  void stop();
+
+ private:
+  class Impl;
+  std::shared_ptr<Impl> impl_;  // a suspended feed keeps it
+};
+
+// "absent", "loading", "ready", "draining", "failed".
+std::string_view state_name(chat::ModelState state);
+
+}  // namespace hearth::gateway
