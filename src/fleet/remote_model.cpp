@@ -3,6 +3,7 @@
 #include <functional>
 #include <optional>
 
+#include "fleet/anthropic_upstream.h"
 #include "fleet/placement.h"
 #include "fleet/session.h"
 
@@ -108,7 +109,11 @@ RemoteModel::RemoteModel(net::asio::io_context& io, const ModelSpec& spec, const
   auto endpoints = std::make_shared<Endpoints>();
   for (const auto& remote : spec.remotes) {
     auto name = text(remote.endpoint) + remote.base_path;
-    auto provider = std::make_unique<HttpUpstream>(io, remote.endpoint, spec.upstream);
+    auto options = spec.upstream;
+    options.api_path = remote.base_path + options.api_path;
+    std::unique_ptr<wire::Provider> provider;
+    if (spec.kind == ModelKind::anthropic) provider = std::make_unique<AnthropicUpstream>(io, remote.endpoint, std::move(options));
+    else provider = std::make_unique<HttpUpstream>(io, remote.endpoint, std::move(options));
     endpoints->push_back(std::make_shared<Endpoint>(std::move(name), std::move(provider), clock));
   }
   endpoints_ = std::move(endpoints);

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "fleet/fake_engine.h"
 #include "fleet/loop.h"
+#include "fleet/remote_model.h"
 #include "wire/anthropic.h"
 #include "wire/endpoint.h"
 
@@ -375,6 +376,24 @@ TEST_F(AnthropicUpstreamTest, CancelWakesAWaitingReaderAndTellsTheService) {
   soon.async_wait([&](const boost::system::error_code&) { (*stream)->cancel(); });
   EXPECT_TRUE(test::run(io_, (*stream)->next()).empty());
   EXPECT_TRUE(test::wait_for(io_, [&] { return engine_.left == 1; }));
+}
+
+TEST_F(AnthropicUpstreamTest, AModelOfThisKindIsReachedThisWay) {
+  server_ = engine_.serve();
+  ModelSpec spec;
+  spec.id = "claude-x";
+  spec.kind = ModelKind::anthropic;
+  spec.remotes.push_back({net::TcpEndpoint{"127.0.0.1", server_->port()}, "/api"});
+  spec.upstream = options_;
+  RemoteModel model(io_, spec, Clock::system());
+  comes_from_a_client();
+  const auto attempts = model.generate(request_, caller_);
+  auto stream = test::run(io_, attempts->open());
+  ASSERT_TRUE(stream.ok()) << stream.error().message;
+  const auto out = test::run(io_, drain(**stream));
+  EXPECT_EQ(engine_.seen.at(0).target, "/api/v1/messages");
+  EXPECT_EQ(out.protocol, wire::Protocol::anthropic);
+  EXPECT_EQ(out.raw, joined(hello()));
 }
 
 // ---- against the server side of the same protocol -----------------------------------------------------------------------------------
