@@ -89,6 +89,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     for (const auto& [index, choice] : order.choices) check(choice.finished, "a proper end finishes every choice");
   }
 
+  wire::openai::StreamDecoder whole;
+  chat::Events document;
+  if (whole.decode_document(input, document).ok()) {
+    Order of_document;
+    for (const auto& event : document) std::visit(of_document, event);
+    check(whole.done(), "a document is a whole answer");
+    if (!of_document.over) {
+      for (const auto& [index, choice] : of_document.choices) check(choice.finished, "a document finishes every choice");
+    }
+  }
   (void)wire::openai::decode_embeddings_answer(input).ok();
   (void)wire::openai::decode_rerank_answer(input).ok();
   (void)wire::openai::decode_models_answer(input).ok();
