@@ -200,7 +200,7 @@ class AnthropicUpstream::Stream final : public wire::EventStream {
         co_await close();
         break;
       }
-      // Pings keep the connection awake without being progress: the deadline is one of events, not of bytes.
+      // Pings keep the connection awake without being progress; whatever else a service says is, also what only its own client understands.
       const auto left = until(deadline_);
       if (left.count() <= 0) {
         fail(events, {ErrorCode::upstream_timeout, silence()});
@@ -216,10 +216,6 @@ class AnthropicUpstream::Stream final : public wire::EventStream {
       } else {
         read(*bytes, events);
       }
-    }
-    if (!events.empty()) {
-      deadline_ = Clock::system().now() + options_.next_event;
-      started_ = true;
     }
     co_return events;
   }
@@ -266,6 +262,7 @@ class AnthropicUpstream::Stream final : public wire::EventStream {
       auto read = sse_.feed(frame, said_);
       for (const auto& event : said_) {
         if (read.ok()) read = decoder_.decode(event.event, event.data, events);
+        if (event.event != "ping") progress();
       }
       if (!read.ok()) {
         fail(events, nonsense(read.error()));
@@ -296,6 +293,10 @@ class AnthropicUpstream::Stream final : public wire::EventStream {
     while (rest.ok() && !rest->empty()) rest = co_await response_->read_some(1'000ms);
   }
 
+  void progress() {
+    deadline_ = Clock::system().now() + options_.next_event;
+    started_ = true;
+  }
   void fail(chat::Events& events, Error error) {
     end();
     events.emplace_back(chat::Failed{std::move(error)});

@@ -318,6 +318,18 @@ TEST_F(AnthropicUpstreamTest, SilenceBetweenTwoEventsTimesOut) {
   EXPECT_THAT(error.message, HasSubstr("went silent"));
 }
 
+TEST_F(AnthropicUpstreamTest, WorkThatOnlyTheClientUnderstandsIsNoSilence) {
+  options_.next_event = 600ms;
+  engine_.frame_delay = 60ms;
+  auto frames = hello();
+  frames.insert(frames.begin() + 1, 12, frame("brand_new", ""));
+  engine_.frames = frames;
+  comes_from_a_client();
+  const auto out = answer();
+  EXPECT_EQ(out.failure(), nullptr);
+  EXPECT_EQ(out.raw, joined(frames));
+}
+
 TEST_F(AnthropicUpstreamTest, RefusalsKeepTheirMeaning) {
   engine_.frames.clear();
   engine_.status = 429;
