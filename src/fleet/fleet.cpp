@@ -79,7 +79,8 @@ Residency::Model residency_model(const ModelSpec& spec, bool gpus) {
   Residency::Model out{.id = spec.id,
                        .on_gpu = Footprint{.host = 0, .gpu = total},
                        .on_cpu = Footprint{.host = total, .gpu = 0},
-                       .later = bytes(spec.need.compute),
+                       .certain = bytes(spec.need.weights),
+                       .scratch = bytes(spec.need.compute),
                        .pinned = spec.pinned,
                        .idle_unload = spec.idle_unload};
   if (!spec.gpu_layers) return out;
@@ -92,6 +93,7 @@ Residency::Model residency_model(const ModelSpec& spec, bool gpus) {
     if (layers > 0 && layers < spec.layers) {
       out.on_gpu->gpu = bytes(spec.need.weights + spec.need.kv) / spec.layers * layers + bytes(spec.need.compute);
       out.on_gpu->host = total - out.on_gpu->gpu + bytes(spec.need.compute);
+      out.certain = 0;
     }
   }
   return out;
@@ -114,7 +116,7 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
     std::string leaving;                                // why it drains
 
     // What its engine calls it.
-    const std::string& upstream_name() const { return spec.id; }
+    const std::string& upstream_name() const { return spec.upstream.remote_model.empty() ? spec.id : spec.upstream.remote_model; }
     bool local() const { return spec.kind == ModelKind::worker || spec.kind == ModelKind::command; }
   };
 
@@ -334,8 +336,7 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
 
   // What the engine says of itself goes before what was configured.
   Task<void> learn(Model& model, ModelHost& host) {
-    const auto upstream = host.upstream();
-    const auto found = co_await upstream->models();
+    const auto found = co_await host.upstream().models();
     if (!found.ok() || found->empty()) co_return;
     const auto& told = found->front();
     auto& info = model.info;
@@ -513,10 +514,10 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
     auto& model = self->models[found->model];
     request.model = model.upstream_name();
     request.tenant = caller.tenant;
-    caller.origin = nullptr;
     if constexpr (std::is_same_v<Request, chat::Request>) {
       if (!found->adapter.empty()) request.adapter = found->adapter;
     }
+    if (!found->adapter.empty()) caller.origin = nullptr;
     if (!model.local()) {
       const RemoteUse use(model);
       co_return co_await ((*model.remote).*remote)(std::move(request), std::move(caller));
@@ -529,9 +530,8 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
       const auto up = co_await host.ready();
       if (!up.ok()) co_return up.error();
       const int generation = host.supervisor().generation();
-      const auto upstream = host.upstream();
       auto copy = request;
-      auto result = co_await ((*upstream).*local)(std::move(copy), caller);
+      auto result = co_await (host.upstream().*local)(std::move(copy), caller);
       if (result.ok() || last) co_return result;
       const bool more = co_await host.recovered(result.error(), generation);
       if (!more) co_return result;
@@ -628,9 +628,8 @@ class Fleet::Impl::LocalAttempts final : public Attempts {
     const auto up = co_await host_.ready();
     if (!up.ok()) co_return up.error();
     generation_ = host_.supervisor().generation();
-    upstream_ = host_.upstream();
     auto request = last_ ? std::move(request_) : request_;
-    co_return co_await upstream_->generate(std::move(request), caller_);
+    co_return co_await host_.upstream().generate(std::move(request), caller_);
   }
   Task<bool> again(Error failure) override {
     if (std::exchange(last_, true)) co_return false;
@@ -645,7 +644,6 @@ class Fleet::Impl::LocalAttempts final : public Attempts {
   ModelHost& host_;
   chat::Request request_;
   wire::Caller caller_;
-  std::shared_ptr<wire::Provider> upstream_;  // streams refer to it
   int generation_ = 0;
   bool last_ = false;
 };
@@ -719,8 +717,8 @@ Task<Result<std::unique_ptr<wire::EventStream>>> Fleet::Impl::generate(std::shar
   const auto found = self->resolve_chat(request);
   if (!found.ok()) co_return found.error();
   auto& model = self->models[found->model];
-  // The engine's own frames carry its own name for the model: they pass only to a client who used that one.
-  if (request.model != model.upstream_name()) caller.origin = nullptr;
+  // An upstream that passes bytes through sees from the origin whether the client used the upstream's own name for the model; only an adapter hides in it.
+  if (!found->adapter.empty()) caller.origin = nullptr;
   request.model = model.upstream_name();
   if (!found->adapter.empty()) request.adapter = found->adapter;
   request.tenant = caller.tenant;

@@ -1,5 +1,7 @@
 #include "fleet/model_host.h"
 
+#include <utility>
+
 namespace hearth::fleet {
 namespace {
 
@@ -7,13 +9,14 @@ using namespace std::chrono_literals;
 
 constexpr auto news_wait = 500ms;  // from the end of a connection to the news that its process has ended
 
-SupervisorOptions supervisor_options(const ModelSpec& spec, HostOptions& options) {
-  auto out = std::move(options.supervisor);
+SupervisorOptions supervisor_options(const ModelSpec& spec, const HostOptions& options) {
+  auto out = options.supervisor;
   out.command = spec.command;
-  out.socket = std::move(options.socket);
+  out.socket = options.socket;
   out.name = spec.id;
   if (spec.kind == ModelKind::command) {
-    out.foreign = ForeignProcess{.model = {}, .health_path = spec.health_path};
+    out.foreign =
+        ForeignProcess{.model = spec.upstream.remote_model.empty() ? spec.id : spec.upstream.remote_model, .health_path = spec.health_path};
   } else {
     const int layers = spec.gpu_layers ? *spec.gpu_layers : options.device == Residency::cpu ? 0 : -1;
     out.command.push_back("--gpu-layers=" + std::to_string(layers));
@@ -31,16 +34,12 @@ UpstreamOptions upstream_options(const ModelSpec& spec, const HostOptions& optio
 }  // namespace
 
 ModelHost::ModelHost(net::asio::io_context& io, const ModelSpec& spec, HostOptions options, const Clock& clock)
-    : io_(io),
-      start_wait_(options.start_wait),
-      options_(upstream_options(spec, options)),
-      supervisor_(io, supervisor_options(spec, options), clock) {}
+    : start_wait_(options.start_wait),
+      supervisor_(io, supervisor_options(spec, options), clock),
+      upstream_(io, supervisor_.endpoint(), upstream_options(spec, options)) {}
 
-std::shared_ptr<wire::Provider> ModelHost::upstream() {
-  if (!upstream_ || upstream_generation_ != supervisor_.generation()) {
-    upstream_generation_ = supervisor_.generation();
-    upstream_ = std::make_shared<HttpUpstream>(io_, supervisor_.endpoint(), options_);
-  }
+wire::Provider& ModelHost::upstream() {
+  if (std::exchange(connected_to_, supervisor_.generation()) != supervisor_.generation()) upstream_.connect_to(supervisor_.endpoint());
   return upstream_;
 }
 

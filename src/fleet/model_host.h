@@ -25,19 +25,17 @@ class ModelHost {
   Supervisor& supervisor() { return supervisor_; }
   const Supervisor& supervisor() const { return supervisor_; }
   // The way to the process that runs now. A foreign one listens elsewhere after each start, so this is asked for each request.
-  std::shared_ptr<wire::Provider> upstream();
+  wire::Provider& upstream();
   // Waits for a process that is being started again.
   net::Task<Result<void>> ready();
   // Whether a request that was sent to `generation` and failed like this may be sent again: the process ended, and another one is up.
   net::Task<bool> recovered(Error failure, int generation);
 
  private:
-  net::asio::io_context& io_;
   const std::chrono::milliseconds start_wait_;
-  UpstreamOptions options_;
   Supervisor supervisor_;
-  std::shared_ptr<wire::Provider> upstream_;
-  int upstream_generation_ = 0;
+  HttpUpstream upstream_;
+  int connected_to_ = 0;  // generation
 };
 
 }  // namespace hearth::fleet

@@ -99,17 +99,21 @@ void Residency::measured(int model, Footprint taken, bool first) {
   if (!entry.has_memory()) return;
   auto& expected = entry.device == cpu ? entry.model.on_cpu : entry.model.on_gpu;
   // Nothing measured on a GPU means that it cannot be measured.
-  const auto correct = [&](std::int64_t& peak, std::int64_t& reckoned, std::int64_t& prediction, std::int64_t value, std::int64_t later) {
+  const auto correct = [&](std::int64_t& peak, std::int64_t& reckoned, std::int64_t& prediction, std::int64_t value, bool main) {
     if (value <= 0) return;
     peak = std::max(peak, value);
-    // Unused scratch memory may still come, but all together no more than was predicted, unless that is disproved.
-    if (first) reckoned = std::max(peak, std::min(prediction, peak + later));
-    else reckoned = std::max(reckoned, peak);
+    if (first) {
+      // What is still to come adds up to no more than was predicted, unless that is disproved already.
+      const auto most = std::min(prediction, peak + (main ? entry.model.scratch : 0));
+      reckoned = std::max({peak, most, main ? entry.model.certain : 0});
+    } else {
+      reckoned = std::max(reckoned, peak);
+    }
     prediction = reckoned;
   };
   const bool on_gpu = entry.device != cpu;
-  correct(entry.peak.host, entry.taken.host, expected->host, taken.host, on_gpu ? 0 : entry.model.later);
-  correct(entry.peak.gpu, entry.taken.gpu, expected->gpu, taken.gpu, entry.model.later);
+  correct(entry.peak.host, entry.taken.host, expected->host, taken.host, !on_gpu);
+  correct(entry.peak.gpu, entry.taken.gpu, expected->gpu, taken.gpu, on_gpu);
 }
 
 void Residency::failed(int model, Error error, bool held) {

@@ -43,7 +43,9 @@ class Residency {
     std::string id;
     std::optional<Footprint> on_gpu;  // expected there; empty: never runs there
     std::optional<Footprint> on_cpu;
-    std::int64_t later = 0;  // of it: scratch buffers, which may still be untouched when the load is done
+    // Of what is expected: known for certain, though parts of it may not have been paged in when the load is done (weights); and scratch buffers, which
+    // may be untouched then.
+    std::int64_t certain = 0, scratch = 0;
     bool pinned = false;
     std::optional<std::chrono::milliseconds> idle_unload;
   };

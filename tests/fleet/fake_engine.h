@@ -35,6 +35,7 @@ struct FakeEngine {
   int left = 0;  // streams whose client went away
   fleet::LoopEvent released;
   std::function<void()> on_post;
+  std::function<void()> on_begun;  // a stream's head has been sent
 
   static std::string chunk(const std::string& delta, const std::string& finish = "null") {
     return "data: "
@@ -83,6 +84,7 @@ struct FakeEngine {
     net::Headers headers;
     headers.add("Content-Type", "text/event-stream");
     (void)co_await exchange.begin(200, std::move(headers));
+    if (on_begun) on_begun();
     for (const auto& frame : frames) {
       if (frame_delay.count() > 0) co_await released.wait_until(Clock::system().now() + frame_delay);
       const auto sent = co_await exchange.write(frame);

@@ -69,6 +69,7 @@ int main(int count, char** arguments) {
   if (all.size() < 4 || all[all.size() - 2] != "--socket") return 2;
 
   const int start = start_number(state);
+  std::ofstream(state + ".pid") << getpid();
   if (mode == "crash_at_start") {
     say("the library is missing");
     return 9;
@@ -93,6 +94,7 @@ int main(int count, char** arguments) {
     engine.stats.busy = true;
     engine.stats.since_tick = std::chrono::hours(1);
   }
+  if (mode == "crash_before_first_frame" && start == 1) engine.on_begun = [] { raise(SIGKILL); };
   if (mode == "crash_on_first_request" && start == 1) engine.on_post = [] { raise(SIGKILL); };
   const auto server = engine.serve(net::UnixEndpoint{socket});
   if (!server) return 5;

@@ -171,5 +171,508 @@ TEST_F(FleetTest, AnExplanationTellsModelUpstreamLaneAndLoad) {
   EXPECT_EQ(explained(**stream, "retries"), "");
 }
 
+// ---- loading -------------------------------------------------------------------------------------------------------------------------
+
+TEST_F(FleetTest, RequestsForAnAbsentModelShareOneLoad) {
+  add("a", 10, {"--load-delay=100"});
+  start();
+  std::vector<std::shared_ptr<Running>> all;
+  for (int i = 0; i < 10; ++i) all.push_back(chat("a"));
+  ASSERT_TRUE(reaches("a", ModelState::loading));
+  EXPECT_EQ(fleet_->snapshot().front().waiting, 10);
+  for (const auto& one : all) {
+    ASSERT_TRUE(ends(one));
+    EXPECT_EQ(one->text(), "Hello");
+  }
+  EXPECT_EQ(starts("a"), 1);
+  EXPECT_EQ(fleet_->snapshot().front().running, 0);
+}
+
+TEST_F(FleetTest, ModelsThatDoNotFitSideBySideTakeTurns) {
+  add("a", 60);
+  add("b", 60);
+  start();
+  for (const std::string model : {"a", "b", "a"}) {
+    const auto answer = chat(model);
+    ASSERT_TRUE(ends(answer));
+    EXPECT_EQ(answer->text(), "Hello");
+  }
+  EXPECT_EQ(starts("a"), 2);
+  EXPECT_EQ(starts("b"), 1);
+  EXPECT_THAT(told("a"), ElementsAre("requested", "loaded", "evicted for b", "evicted for b", "requested", "loaded"));
+  EXPECT_EQ(state("b"), ModelState::absent);
+}
+
+TEST_F(FleetTest, ModelsThatFitStay) {
+  add("a", 40);
+  add("b", 40);
+  start();
+  for (const std::string model : {"a", "b", "a", "b"}) ASSERT_TRUE(ends(chat(model)));
+  EXPECT_EQ(starts("a"), 1);
+  EXPECT_EQ(starts("b"), 1);
+}
+
+TEST_F(FleetTest, ARunningAnswerIsNeverEndedByASwap) {
+  options_.turn = 0ms;
+  add("a", 60, {"--frame-delay=100"});
+  add("b", 60);
+  start();
+  const auto running = chat("a");
+  ASSERT_TRUE(test::wait_for(io_, [&] { return !running->events.empty(); }));
+  const auto other = chat("b");
+  ASSERT_TRUE(reaches("a", ModelState::draining));
+  EXPECT_FALSE(running->done);
+  ASSERT_TRUE(ends(running));
+  EXPECT_FALSE(other->done) << "it had to wait";
+  EXPECT_EQ(running->failure(), "");
+  EXPECT_EQ(running->text(), "Hello");
+  ASSERT_TRUE(ends(other));
+  EXPECT_EQ(other->text(), "Hello");
+}
+
+TEST_F(FleetTest, ARequestForADrainingModelWaitsForItsReturn) {
+  options_.turn = 0ms;
+  add("a", 60, {"--frame-delay=50"});
+  add("b", 60);
+  start();
+  const auto running = chat("a");
+  ASSERT_TRUE(test::wait_for(io_, [&] { return !running->events.empty(); }));
+  const auto other = chat("b");
+  ASSERT_TRUE(reaches("a", ModelState::draining));
+  const auto late = chat("a");
+  for (const auto& one : {running, other, late}) {
+    ASSERT_TRUE(ends(one));
+    EXPECT_EQ(one->text(), "Hello") << one->failure();
+  }
+  EXPECT_EQ(starts("a"), 2);
+}
+
+TEST_F(FleetTest, AFailedLoadIsAnErrorToExactlyThoseWhoWaited) {
+  add("good", 10);
+  add("bad", 10, {"--load-delay=50"}, "bad_model");
+  start();
+  const auto first = chat("bad"), second = chat("bad"), other = chat("good");
+  for (const auto& one : {first, second, other}) ASSERT_TRUE(ends(one));
+  EXPECT_EQ(first->opened->error().code, ErrorCode::model_invalid);
+  EXPECT_EQ(first->failure(), "not a GGUF file");
+  EXPECT_EQ(second->failure(), "not a GGUF file");
+  EXPECT_EQ(other->text(), "Hello");
+  EXPECT_EQ(starts("bad"), 1);
+  EXPECT_EQ(state("bad"), ModelState::failed);
+  EXPECT_EQ(fleet_->snapshot().back().problem, "not a GGUF file");
+  EXPECT_EQ(fleet_->memory_used(), fleet_->snapshot().front().memory_bytes) << "what failed takes nothing";
+}
+
+TEST_F(FleetTest, AProgramThatEndsAtOnceGivesItsLastWords) {
+  add("a", 10, {}, "crash_at_start");
+  start();
+  const auto answer = chat("a");
+  ASSERT_TRUE(ends(answer));
+  EXPECT_THAT(answer->failure(), HasSubstr("exit code 9"));
+  EXPECT_THAT(answer->failure(), HasSubstr("the library is missing"));
+}
+
+TEST_F(FleetTest, AModelThatWasRepairedLoadsWhenItIsAskedFor) {
+  add("a", 10, {}, "bad_until_repaired");
+  start();
+  ASSERT_TRUE(ends(chat("a")));
+  EXPECT_EQ(state("a"), ModelState::failed);
+  const auto soon = chat("a");
+  ASSERT_TRUE(ends(soon));
+  EXPECT_EQ(soon->failure(), "damaged");
+  EXPECT_EQ(starts("a"), 1) << "what has just failed is not read again for every request";
+  std::ofstream(state_file("a") + ".repaired") << "yes";
+  const auto loaded = test::run(io_, fleet_->load("a", {}, {"t", "r"}));
+  EXPECT_TRUE(loaded.ok()) << loaded.error().message;
+  EXPECT_EQ(state("a"), ModelState::ready);
+}
+
+TEST_F(FleetTest, AModelLargerThanMemoryIsRefusedAtOnce) {
+  add("large", 500);
+  start();
+  const auto answer = chat("large");
+  ASSERT_TRUE(ends(answer));
+  EXPECT_EQ(answer->opened->error().code, ErrorCode::unsupported);
+  EXPECT_THAT(answer->failure(), HasSubstr("500 MiB"));
+  EXPECT_THAT(answer->failure(), HasSubstr("100 MiB"));
+  EXPECT_EQ(starts("large"), 0);
+}
+
+TEST_F(FleetTest, TheLineOfThoseWhoWaitHasAnEnd) {
+  options_.queue_limit = 2;
+  add("a", 10, {"--load-delay=200"});
+  start();
+  const auto first = chat("a"), second = chat("a"), third = chat("a");
+  ASSERT_TRUE(ends(third));
+  EXPECT_EQ(third->opened->error().code, ErrorCode::overloaded);
+  EXPECT_GT(third->opened->error().retry_after, 0ms);
+  ASSERT_TRUE(ends(first));
+  ASSERT_TRUE(ends(second));
+  EXPECT_EQ(second->text(), "Hello");
+}
+
+TEST_F(FleetTest, AClientThatLeavesNoLongerWaits) {
+  add("a", 10, {"--load-delay=300"});
+  start();
+  const wire::Caller caller{"t", "r", {}, std::make_shared<net::Cancellation>()};
+  const auto answer = begin(ask("a"), caller);
+  ASSERT_TRUE(reaches("a", ModelState::loading));
+  caller.cancellation->request();
+  ASSERT_TRUE(ends(answer));
+  EXPECT_EQ(answer->opened->error().code, ErrorCode::client_gone);
+  EXPECT_EQ(fleet_->snapshot().front().waiting, 0);
+  EXPECT_EQ(state("a"), ModelState::loading);
+}
+
+TEST_F(FleetTest, ARequestDoesNotWaitForRoomForEver) {
+  options_.turn = 0ms;
+  options_.start_wait = 100ms;
+  add("a", 60, {"--frame-delay=200"});
+  add("b", 60);
+  start();
+  const auto running = chat("a");
+  ASSERT_TRUE(test::wait_for(io_, [&] { return !running->events.empty(); }));
+  const auto other = chat("b");
+  ASSERT_TRUE(ends(other));
+  EXPECT_EQ(other->opened->error().code, ErrorCode::unavailable);
+  EXPECT_THAT(other->failure(), HasSubstr("other models are busy"));
+  ASSERT_TRUE(ends(running));
+  EXPECT_EQ(running->text(), "Hello");
+}
+
+TEST_F(FleetTest, ASlowLoadIsNotAWaitForRoom) {
+  options_.start_wait = 50ms;
+  add("a", 10, {"--load-delay=300"});
+  start();
+  const auto answer = chat("a");
+  ASSERT_TRUE(ends(answer));
+  EXPECT_EQ(answer->text(), "Hello") << answer->failure();
+}
+
+// ---- staying and going -----------------------------------------------------------------------------------------------------------------
+
+TEST_F(FleetTest, PinnedAndPreloadedModelsAreLoadedAtStartAsFarAsThereIsRoom) {
+  add("on-demand", 10);
+  add("pinned", 60).pinned = true;
+  add("fits", 30).preload = true;
+  add("does-not", 30).preload = true;
+  start();
+  ASSERT_TRUE(reaches("pinned", ModelState::ready));
+  ASSERT_TRUE(reaches("fits", ModelState::ready));
+  EXPECT_EQ(state("does-not"), ModelState::absent);
+  EXPECT_EQ(state("on-demand"), ModelState::absent);
+  EXPECT_THAT(told("fits"), ElementsAre("preloaded", "loaded"));
+}
+
+TEST_F(FleetTest, APinnedModelThatCannotBeLoadedComesUpOnceItIsRepaired) {
+  add("a", 10, {}, "bad_until_repaired").pinned = true;
+  start();
+  ASSERT_TRUE(reaches("a", ModelState::failed));
+  const auto refused = chat("a");
+  ASSERT_TRUE(ends(refused));
+  EXPECT_EQ(refused->failure(), "damaged");
+  std::ofstream(state_file("a") + ".repaired") << "yes";
+  ASSERT_TRUE(reaches("a", ModelState::ready));
+  const auto answer = chat("a");
+  ASSERT_TRUE(ends(answer));
+  EXPECT_EQ(answer->text(), "Hello");
+}
+
+TEST_F(FleetTest, AnIdleModelIsUnloaded) {
+  add("a", 10).idle_unload = 50ms;
+  start();
+  ASSERT_TRUE(ends(chat("a")));
+  ASSERT_TRUE(reaches("a", ModelState::absent));
+  EXPECT_THAT(told("a"), ElementsAre("requested", "loaded", "idle", "idle"));
+  EXPECT_EQ(fleet_->memory_used(), 0);
+}
+
+TEST_F(FleetTest, ARequestMaySendItsModelAwayOrKeepIt) {
+  add("a", 10).idle_unload = 30min;
+  start();
+  auto last = ask("a");
+  last.keep_loaded = 0ms;
+  ASSERT_TRUE(ends(begin(last)));
+  ASSERT_TRUE(reaches("a", ModelState::absent));
+  auto keep = ask("a");
+  keep.keep_loaded = -1ms;
+  ASSERT_TRUE(ends(begin(keep)));
+  EXPECT_EQ(state("a"), ModelState::ready);
+  EXPECT_EQ(fleet_->snapshot().front().unloads_at, 0);
+  keep.keep_loaded = 1h;
+  ASSERT_TRUE(ends(begin(keep)));
+  EXPECT_GT(fleet_->snapshot().front().unloads_at, 0);
+}
+
+TEST_F(FleetTest, UnloadingLetsAnswersFinishAndReturnsWhenTheMemoryIsFree) {
+  add("a", 10, {"--frame-delay=50"});
+  start();
+  const auto running = chat("a");
+  ASSERT_TRUE(test::wait_for(io_, [&] { return !running->events.empty(); }));
+  const auto unloaded = test::run(io_, fleet_->unload("a", {"t", "r"}));
+  EXPECT_TRUE(unloaded.ok());
+  EXPECT_TRUE(running->done);
+  EXPECT_EQ(running->text(), "Hello");
+  EXPECT_EQ(fleet_->memory_used(), 0);
+  EXPECT_EQ(state("a"), ModelState::absent);
+  EXPECT_TRUE(test::run(io_, fleet_->unload("a", {"t", "r"})).ok()) << "nothing to do";
+  ASSERT_TRUE(ends(chat("a")));
+  EXPECT_EQ(starts("a"), 2);
+}
+
+TEST_F(FleetTest, WhatAModelTakesIsMeasured) {
+  add("a", 10, {"--hold=" + std::to_string(60 * mib)});
+  add("b", 50);
+  start();
+  ASSERT_TRUE(ends(chat("a")));
+  EXPECT_GT(fleet_->memory_used(), 60 * mib);
+  ASSERT_TRUE(ends(chat("b")));
+  EXPECT_EQ(state("a"), ModelState::absent) << "both would have fitted as expected, but not as measured";
+}
+
+TEST_F(FleetTest, StoppingEndsEveryProcessAndSendsEverybodyHome) {
+  add("a", 10);
+  add("b", 10, {"--load-delay=5000"});
+  start();
+  ASSERT_TRUE(ends(chat("a")));
+  const auto waits = chat("b");
+  ASSERT_TRUE(reaches("b", ModelState::loading));
+  test::run(io_, fleet_->stop());
+  ASSERT_TRUE(ends(waits));
+  EXPECT_EQ(waits->opened->error().code, ErrorCode::unavailable);
+  const auto late = chat("a");
+  ASSERT_TRUE(ends(late));
+  EXPECT_EQ(late->opened->error().code, ErrorCode::unavailable);
+}
+
+// ---- crashes ---------------------------------------------------------------------------------------------------------------------------
+
+TEST_F(FleetTest, ARequestThatADyingProcessDroppedGoesToItsSuccessor) {
+  add("a", 10, {}, "crash_on_first_request");
+  start();
+  auto stream = test::run(io_, fleet_->generate(ask("a"), {"t", "r"}));
+  ASSERT_TRUE(stream.ok()) << stream.error().message;
+  EXPECT_EQ(explained(**stream, "retries"), "1");
+  EXPECT_FALSE(test::run(io_, (*stream)->next()).empty());
+  EXPECT_EQ(starts("a"), 2);
+}
+
+TEST_F(FleetTest, AnAnswerThatHadBegunIsNotBegunAgain) {
+  add("a", 10, {"--frame-delay=100"});
+  start();
+  const auto running = chat("a");
+  ASSERT_TRUE(test::wait_for(io_, [&] { return !running->events.empty(); }));
+  int pid = 0;
+  std::ifstream(state_file("a") + ".pid") >> pid;
+  ASSERT_GT(pid, 0);
+  ::kill(pid, SIGKILL);
+  ASSERT_TRUE(ends(running));
+  EXPECT_THAT(running->failure(), HasSubstr("stopped while answering"));
+  const auto next = chat("a");
+  ASSERT_TRUE(ends(next));
+  EXPECT_EQ(next->text(), "Hello");
+  EXPECT_EQ(starts("a"), 2);
+}
+
+TEST_F(FleetTest, AnAnswerThatHadNotBegunIsBegunAgainEvenThoughItsHeadHadCome) {
+  add("a", 10, {}, "crash_before_first_frame");
+  start();
+  const auto answer = chat("a");
+  ASSERT_TRUE(ends(answer));
+  EXPECT_EQ(answer->text(), "Hello") << answer->failure();
+  EXPECT_EQ(starts("a"), 2);
+}
+
+// ---- which model -----------------------------------------------------------------------------------------------------------------------
+
+TEST_F(FleetTest, ImagesGoToAModelThatSeesOrAreRefusedWithTheNamesOfThoseThatDo) {
+  add("blind", 10);
+  add("eyes", 10).roles = {chat::ModelRole::vision};
+  start();
+  auto request = ask("blind");
+  request.messages[0].content.push_back({.kind = chat::ContentPart::Kind::image, .media_type = "image/png", .data = "AA=="});
+  const auto refused = begin(request);
+  ASSERT_TRUE(ends(refused));
+  EXPECT_EQ(refused->opened->error().code, ErrorCode::unsupported);
+  EXPECT_THAT(refused->failure(), HasSubstr("eyes"));
+  EXPECT_EQ(starts("blind"), 0);
+  request.model.clear();
+  auto stream = test::run(io_, fleet_->generate(request, {"t", "r"}));
+  ASSERT_TRUE(stream.ok()) << stream.error().message;
+  EXPECT_EQ(explained(**stream, "model"), "eyes");
+}
+
+TEST_F(FleetTest, TheListIsThereBeforeAnythingIsLoaded) {
+  add("a", 10).aliases = {"x"};
+  add("b", 20).roles = {chat::ModelRole::embedding};
+  start();
+  const auto all = test::run(io_, fleet_->models());
+  ASSERT_TRUE(all.ok());
+  ASSERT_EQ(all->size(), 2U);
+  EXPECT_THAT((*all)[0].aliases, ElementsAre("x"));
+  EXPECT_EQ((*all)[0].memory_bytes, 10 * mib);
+  EXPECT_TRUE((*all)[0].default_for_role);
+  EXPECT_TRUE((*all)[1].default_for_role);
+  EXPECT_EQ((*all)[1].upstream, "worker");
+  EXPECT_EQ((*all)[1].state, ModelState::absent);
+}
+
+TEST_F(FleetTest, WhatHappenedCanBeReadAfterwardsAndNobodyIsToldAfterLeaving) {
+  add("a", 10);
+  start();
+  ASSERT_TRUE(ends(chat("a")));
+  watching_.reset();
+  const auto seen = events_.size();
+  ASSERT_TRUE(test::run(io_, fleet_->unload("a", {"t", "r"})).ok());
+  EXPECT_EQ(events_.size(), seen);
+  const auto all = fleet_->history(0);
+  ASSERT_EQ(all.size(), 4U);
+  EXPECT_EQ(all[0].number, 1U);
+  EXPECT_EQ(all[3].state, ModelState::absent);
+  EXPECT_EQ(fleet_->history(3).size(), 1U);
+}
+
+TEST_F(FleetTest, EveryLoadedWorkerReports) {
+  add("a", 10);
+  add("b", 10);
+  add("c", 10);
+  start();
+  ASSERT_TRUE(ends(chat("a")));
+  ASSERT_TRUE(ends(chat("b")));
+  const auto reports = test::run(io_, fleet_->reports(1s));
+  ASSERT_EQ(reports.size(), 2U);
+  EXPECT_EQ(reports[0].model, "a");
+  EXPECT_EQ(reports[1].model, "b");
+}
+
+TEST_F(FleetTest, ACommandLineServesAModelToo) {
+  ModelSpec spec;
+  spec.id = "foreign";
+  spec.kind = ModelKind::command;
+  spec.command = {HEARTH_FAKE_SERVER, "ok", "{port}", "{model}", folder_};
+  spec.health_path = "/ok";
+  options_.models.push_back(spec);
+  start();
+  const auto answer = chat("foreign");
+  ASSERT_TRUE(ends(answer));
+  EXPECT_EQ(answer->text(), "Hello") << answer->failure();
+  EXPECT_EQ(fleet_->snapshot().front().upstream, "command");
+}
+
+// ---- elsewhere -------------------------------------------------------------------------------------------------------------------------
+
+class RemoteFleetTest : public FleetTest {
+ protected:
+  ModelSpec& add_remote(const std::string& id, std::initializer_list<unsigned short> ports) {
+    ModelSpec spec;
+    spec.id = id;
+    spec.kind = ModelKind::openai;
+    for (const auto port : ports) spec.remotes.push_back({net::TcpEndpoint{"127.0.0.1", port}, ""});
+    options_.models.push_back(std::move(spec));
+    return options_.models.back();
+  }
+  test::FakeEngine one_{io_}, two_{io_};
+};
+
+TEST_F(RemoteFleetTest, ARemoteModelIsThereWithoutALoad) {
+  one_.frames = test::FakeEngine::hello();
+  const auto server = one_.serve();
+  add_remote("far", {server->port()});
+  start();
+  EXPECT_EQ(state("far"), ModelState::ready);
+  auto stream = test::run(io_, fleet_->generate(ask("far"), {"t", "r"}));
+  ASSERT_TRUE(stream.ok()) << stream.error().message;
+  EXPECT_EQ(explained(**stream, "lane"), "remote");
+  EXPECT_EQ(explained(**stream, "model"), "far");
+  EXPECT_EQ(fleet_->snapshot().front().running, 1);
+  stream->reset();
+  EXPECT_EQ(fleet_->snapshot().front().running, 0);
+  EXPECT_TRUE(test::run(io_, fleet_->load("far", {}, {"t", "r"})).ok());
+  EXPECT_EQ(test::run(io_, fleet_->unload("far", {"t", "r"})).error().code, ErrorCode::unsupported);
+}
+
+TEST_F(RemoteFleetTest, ARequestWhoseEndpointFailsBeforeAnythingWasSeenGoesToTheNext) {
+  one_.frames = two_.frames = test::FakeEngine::hello();
+  one_.end = test::FakeEngine::End::cut;
+  one_.frames.clear();
+  const auto first = one_.serve(), second = two_.serve();
+  add_remote("far", {first->port(), second->port()});
+  start();
+  for (int i = 0; i < 20; ++i) {
+    auto request = ask("far");
+    request.messages[0].content[0].text = "question " + std::to_string(i);
+    const auto answer = begin(request);
+    ASSERT_TRUE(ends(answer));
+    EXPECT_EQ(answer->text(), "Hello") << answer->failure();
+  }
+  EXPECT_EQ(two_.seen.size(), 20U);
+  EXPECT_GE(one_.seen.size(), 5U) << "it was tried";
+  EXPECT_LT(one_.seen.size(), 12U) << "and then left alone";
+}
+
+TEST_F(RemoteFleetTest, AConversationStaysAtOneEndpoint) {
+  one_.frames = two_.frames = test::FakeEngine::hello();
+  const auto first = one_.serve(), second = two_.serve();
+  add_remote("far", {first->port(), second->port()});
+  start();
+  auto request = ask("far");
+  for (int turn = 0; turn < 6; ++turn) {
+    ASSERT_TRUE(ends(begin(request)));
+    request.messages.push_back({.role = chat::Role::assistant, .content = {{.text = "Hello"}}});
+    request.messages.push_back({.role = chat::Role::user, .content = {{.text = "and?"}}});
+  }
+  EXPECT_EQ(one_.seen.size() + two_.seen.size(), 6U);
+  EXPECT_TRUE(one_.seen.empty() || two_.seen.empty());
+}
+
+TEST_F(RemoteFleetTest, ARequestThatIsRefusedWithGoodReasonIsNotSentElsewhere) {
+  one_.status = two_.status = 400;
+  one_.body = two_.body = R"({"error":{"message":"no such thing","type":"invalid_request_error"}})";
+  const auto first = one_.serve(), second = two_.serve();
+  add_remote("far", {first->port(), second->port()});
+  start();
+  const auto answer = chat("far");
+  ASSERT_TRUE(ends(answer));
+  EXPECT_EQ(answer->failure(), "no such thing");
+  EXPECT_EQ(one_.seen.size() + two_.seen.size(), 1U);
+}
+
+TEST_F(RemoteFleetTest, AnAnswerThatHadBegunIsNotSentAgain) {
+  one_.frames = {test::FakeEngine::chunk(R"({"role":"assistant","content":"Hel"})")};
+  two_.frames = one_.frames;
+  one_.end = two_.end = test::FakeEngine::End::cut;
+  const auto first = one_.serve(), second = two_.serve();
+  add_remote("far", {first->port(), second->port()});
+  start();
+  const auto answer = chat("far");
+  ASSERT_TRUE(ends(answer));
+  EXPECT_EQ(answer->text(), "Hel");
+  EXPECT_NE(answer->failure(), "");
+  EXPECT_EQ(one_.seen.size() + two_.seen.size(), 1U);
+}
+
+TEST_F(RemoteFleetTest, EmbeddingsAndRankingGoToTheModelOfTheirRole) {
+  one_.body =
+      R"({"object":"list","data":[{"object":"embedding","index":0,"embedding":[1,0]}],"usage":{"prompt_tokens":3,"total_tokens":3}})";
+  two_.body = R"({"results":[{"index":1,"relevance_score":0.9},{"index":0,"relevance_score":0.1}],"usage":{"prompt_tokens":5}})";
+  const auto first = one_.serve(), second = two_.serve();
+  add("talker", 10);
+  add_remote("vectors", {first->port()}).roles = {chat::ModelRole::embedding};
+  add_remote("ranker", {second->port()}).roles = {chat::ModelRole::reranker};
+  start();
+  chat::EmbeddingRequest embed;
+  embed.inputs.push_back({.text = "x"});
+  const auto vectors = test::run(io_, fleet_->embed(embed, {"t", "r"}));
+  ASSERT_TRUE(vectors.ok()) << vectors.error().message;
+  EXPECT_EQ(vectors->vectors.size(), 1U);
+  chat::RerankRequest rank;
+  rank.query = "q";
+  rank.documents = {"a", "b"};
+  const auto ranked = test::run(io_, fleet_->rerank(rank, {"t", "r"}));
+  ASSERT_TRUE(ranked.ok()) << ranked.error().message;
+  EXPECT_EQ(ranked->items.front().index, 1);
+  EXPECT_EQ(starts("talker"), 0);
+}
+
 }  // namespace
 }  // namespace hearth::fleet

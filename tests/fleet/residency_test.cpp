@@ -410,6 +410,28 @@ TEST(Residency, WhatWasMeasuredCorrectsWhatWasExpected) {
   EXPECT_EQ(m.residency.footprint(a).host, 6) << "the most it ever had";
 }
 
+TEST(Residency, WhatIsStillToComeIsReckonedWith) {
+  Machine m(100);
+  const auto taken = [&](std::int64_t measured) {
+    const int model = m.residency.add({.id = "x", .on_gpu = {}, .on_cpu = Footprint{20, 0}, .certain = 10, .scratch = 3});
+    m.residency.arrive(model);
+    EXPECT_EQ(m.residency.step().size(), 1U);
+    m.residency.measured(model, {measured, 0}, true);
+    m.residency.loaded(model);
+    const auto reckoned = m.residency.footprint(model).host;
+    m.residency.step();
+    m.residency.finish(model);
+    m.residency.unload(model);
+    m.residency.step();
+    m.residency.gone(model);
+    return reckoned;
+  };
+  EXPECT_EQ(taken(5), 10) << "weights that were not read yet will be";
+  EXPECT_EQ(taken(12), 15) << "scratch buffers are touched by the first large prompt";
+  EXPECT_EQ(taken(19), 20) << "but not beyond what was expected of it";
+  EXPECT_EQ(taken(30), 30) << "unless it is more already";
+}
+
 TEST(Residency, GrowthBeyondTheBudgetMakesAnIdleModelGo) {
   Machine m(10);
   const int a = m.add("a", 5), b = m.add("b", 5);
