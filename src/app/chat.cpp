@@ -22,7 +22,7 @@
 #include <optional>
 
 #include "app/commands.h"
-#include "app/url.h"
+#include "app/remote.h"
 #include "base/json.h"
 #include "net/client.h"
 #include "net/sse.h"
@@ -32,8 +32,6 @@ namespace {
 
 namespace asio = boost::asio;
 using Instant = std::chrono::steady_clock::time_point;
-
-constexpr std::string_view default_url = "http://127.0.0.1:8085";
 
 struct ChatFlags {
   std::string url;
@@ -136,12 +134,6 @@ std::string_view text_of(const json::value* value) {
   return value != nullptr && value->is_string() ? std::string_view(value->get_string()) : std::string_view();
 }
 
-Error error_of(std::string_view body, int status) {
-  const auto parsed = parse_json(body);
-  const std::string_view message = parsed.ok() ? text_of(member(member(&*parsed, "error"), "message")) : std::string_view();
-  return Error{ErrorCode::upstream_failed, message.empty() ? fmt::format("the server answered {}", status) : std::string(message), {}};
-}
-
 void take_event(std::string_view data, Answer& answer) {
   const auto chunk = parse_json(data);
   if (!chunk) return;
@@ -173,27 +165,16 @@ void take_event(std::string_view data, Answer& answer) {
 
 // One request; lives on a loop of its own, so that leaving the loop ends it.
 struct Conversation {
-  Url url;
-  std::string api_key;
+  Remote remote;
   std::string body;
   Answer answer;
   net::ClientResponse* response = nullptr;  // while its body arrives
 };
 
-net::HttpRequest make_request(const Conversation& conversation, std::string method, std::string target) {
-  net::HttpRequest request;
-  request.method = std::move(method);
-  request.target = std::move(target);
-  request.headers.add("Host", conversation.url.host);
-  request.headers.add("User-Agent", "hearth-chat");
-  if (!conversation.api_key.empty()) request.headers.add("Authorization", "Bearer " + conversation.api_key);
-  return request;
-}
-
 net::Task<void> stream_answer(asio::io_context& io, Conversation& conversation) {
   Answer& answer = conversation.answer;
-  const auto client = net::Client::make(io, conversation.url.endpoint);
-  auto request = make_request(conversation, "POST", "/v1/chat/completions");
+  const auto client = net::Client::make(io, conversation.remote.url.endpoint);
+  auto request = conversation.remote.request("POST", "/v1/chat/completions");
   request.headers.add("Content-Type", "application/json");
   request.body = conversation.body;
   auto response = co_await client->send(std::move(request), std::chrono::minutes(30));
@@ -276,15 +257,15 @@ void ask(Conversation& conversation) {
 }
 
 // Whether anybody listens at `url`.
-bool reachable(const Url& url) {
+bool reachable(const Remote& remote) {
   asio::io_context io(1);
   bool found = false;
-  Conversation probe{.url = url, .api_key = {}, .body = {}, .answer = {}, .response = nullptr};
+  Conversation probe{.remote = remote, .body = {}, .answer = {}, .response = nullptr};
   asio::co_spawn(
       io,
       [](asio::io_context& loop, const Conversation& conversation, bool& answer) -> net::Task<void> {
-        const auto client = net::Client::make(loop, conversation.url.endpoint);
-        auto request = make_request(conversation, "GET", "/health");
+        const auto client = net::Client::make(loop, conversation.remote.url.endpoint);
+        auto request = conversation.remote.request("GET", "/health");
         const auto response = co_await client->send(std::move(request), std::chrono::seconds(5));
         answer = response.ok() || response.error().code != ErrorCode::unavailable;
       }(io, probe, found),
@@ -311,9 +292,8 @@ void print_stats(const Answer& answer) {
 
 class Chat {
  public:
-  Chat(ChatFlags flags, Url url, std::string api_key) : flags_(std::move(flags)) {
-    conversation_.url = std::move(url);
-    conversation_.api_key = std::move(api_key);
+  Chat(ChatFlags flags, Remote remote) : flags_(std::move(flags)) {
+    conversation_.remote = std::move(remote);
     if (!flags_.system.empty()) add("system", flags_.system);
   }
 
@@ -369,37 +349,23 @@ std::optional<std::string> read_line() {
   }
 }
 
-Result<std::string> find_api_key(const ChatFlags& flags) {
-  if (flags.api_key_file.empty()) {
-    const char* key = process_environment("HEARTH_API_KEY");
-    return std::string(key != nullptr ? key : "");
-  }
-  std::ifstream file(flags.api_key_file);
-  std::string key;
-  if (!(file >> key)) return Error{ErrorCode::io, flags.api_key_file + " cannot be read or holds no key", {}};
-  return key;
-}
-
 int chat(ChatFlags flags) {
-  const auto key = find_api_key(flags);
-  if (!key) return fail(key.error());
-  const char* variable = process_environment("HEARTH_URL");
-  const bool named = !flags.url.empty() || variable != nullptr;
-  auto url = parse_url(!flags.url.empty() ? flags.url : variable != nullptr ? variable : default_url);
-  if (!url) return fail(url.error());
+  auto remote = find_remote(flags.url, flags.api_key_file);
+  if (!remote) return fail(remote.error());
+  const bool named = names_remote(flags.url);
 
   std::unique_ptr<OwnServer> own;
   const bool model_file = flags.model.ends_with(".gguf");
   if (model_file && named)
     return fail(invalid("--model takes a model's name when --url names the server; a file is for a server that chat starts itself"));
-  if (model_file || (!named && !reachable(*url))) {
+  if (model_file || (!named && !reachable(*remote))) {
     std::fprintf(stderr, "%s; starting one for this chat\n",
                  model_file ? "A file needs a server of its own" : "No server runs on 127.0.0.1:8085");
     auto started = OwnServer::start(model_file ? flags.model : std::string());
     if (!started) return fail(started.error());
     own = std::move(*started);
-    url = parse_url(own->url());
-    if (!url) return fail(url.error());
+    remote = find_remote(own->url(), flags.api_key_file);
+    if (!remote) return fail(remote.error());
     if (model_file) flags.model.clear();
   }
 
@@ -410,7 +376,7 @@ int chat(ChatFlags flags) {
     if (once.find_first_not_of(" \t\r\n") == std::string::npos)
       return fail(invalid("standard input holds no question; give one, or use --once \"QUESTION\""));
   }
-  Chat session(flags, *url, *key);
+  Chat session(flags, *remote);
   if (!once.empty()) return session.turn(once) && !session.stopped() ? exit_ok : exit_failed;
 
   install_interrupt_handler();

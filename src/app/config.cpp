@@ -1117,6 +1117,13 @@ std::string nearest(std::string_view word, const std::vector<std::string_view>& 
   return std::string(best);
 }
 
+Result<std::chrono::milliseconds> parse_duration(std::string_view text) {
+  constexpr Setting any{.kind = duration, .most = 365 * day_ms};
+  const auto value = parse_text(any, text);
+  if (!value) return Error{ErrorCode::invalid_request, value.error().message, {}};
+  return std::chrono::milliseconds(std::get<std::int64_t>(*value));
+}
+
 std::string show_bytes(std::uint64_t bytes) {
   constexpr std::array<std::string_view, 5> units{"B", "KiB", "MiB", "GiB", "TiB"};
   auto value = static_cast<double>(bytes);

@@ -117,6 +117,9 @@ Result<Config> load_config(const ConfigSources& sources);
 // The member of `words` nearest to `word` by edits, or "" when none is near.
 std::string nearest(std::string_view word, const std::vector<std::string_view>& words);
 
+// "90s", "500ms", "2m", or a number of seconds; invalid_request with what would be right.
+Result<std::chrono::milliseconds> parse_duration(std::string_view text);
+
 // "64MiB", "500 B": for people.
 std::string show_bytes(std::uint64_t bytes);
 

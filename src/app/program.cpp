@@ -10,12 +10,13 @@ namespace hearth::app {
 
 void build_program(CLI::App& program, int& exit_code) {
   program.name("hearth");
-  program.description("hearth turns this machine into a private AI server: local models behind the OpenAI API.");
+  program.description("hearth turns this machine into a private AI server: local models behind the OpenAI, Anthropic and Ollama APIs.");
   program.footer(
       "Examples:\n"
       "  hearth serve                         serve the demonstration model on http://127.0.0.1:8085\n"
       "  hearth serve --model qwen3-8b.gguf   serve a model of your own\n"
       "  hearth chat                          talk to it in the terminal\n"
+      "  hearth ps                            show its models: state, memory, requests\n"
       "  hearth doctor --model qwen3-8b.gguf  check whether this machine can run it\n\n"
       "`hearth COMMAND --help` tells more about each command. Settings: docs/configuration.md.");
   program.require_subcommand(1);
@@ -30,6 +31,9 @@ void build_program(CLI::App& program, int& exit_code) {
   program.get_formatter()->column_width(34);
   add_serve(program, exit_code);
   add_chat(program, exit_code);
+  add_ps(program, exit_code);
+  add_load(program, exit_code);
+  add_unload(program, exit_code);
   add_models(program, exit_code);
   add_doctor(program, exit_code);
   add_version(program, exit_code);
