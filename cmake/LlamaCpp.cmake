@@ -24,6 +24,8 @@ endforeach()
 set(LLAMA_BUILD_COMMON ON CACHE INTERNAL "")
 set(LLAMA_BUILD_TOOLS ${HEARTH_PEERS} CACHE INTERNAL "")
 set(LLAMA_BUILD_SERVER ${HEARTH_PEERS} CACHE INTERNAL "")
+set(LLAMA_BUILD_MTMD ON CACHE INTERNAL "")  # images; the library alone, where the tools are not built
+set(MTMD_VIDEO OFF CACHE INTERNAL "")       # would start ffmpeg on what clients send
 set(GGML_CUDA ${HEARTH_CUDA} CACHE INTERNAL "")
 set(GGML_CCACHE OFF CACHE INTERNAL "")
 set(GGML_OPENMP OFF CACHE INTERNAL "")
