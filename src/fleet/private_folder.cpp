@@ -18,7 +18,7 @@ namespace {
 constexpr std::string_view prefix = "hearth-run-";
 constexpr std::string_view socket_suffix = ".sock";
 constexpr std::size_t longest_base = 60;
-constexpr std::size_t longest_name = 20;
+[[maybe_unused]] constexpr std::size_t longest_name = 20;
 
 // Nothing but sockets of ours is ever removed: with anything else in it, the folder stays.
 void remove(const std::string& path) {
