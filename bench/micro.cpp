@@ -1,6 +1,5 @@
 // What hearth's own code costs on the way of a token, without a model or a network: the budget behind the proxy and engine figures.
 #include <CLI/CLI.hpp>
-#include <chrono>
 #include <cstdio>
 #include <functional>
 #include <memory>
@@ -10,51 +9,15 @@
 #include "net/sse.h"
 #include "process.h"
 #include "report.h"
+#include "timing.h"
 #include "wire/openai.h"
 
 namespace {
 
 using namespace hearth;
+using bench::keep;
 using bench::Measurement;
-
-// Keeps the compiler from dropping work whose result nobody reads.
-template <class T>
-void keep(const T& value) {
-  asm volatile("" : : "r"(&value) : "memory");
-}
-
-// Runs `work` (which does `units` units) for about `seconds` a round; one value per round: nanoseconds a unit.
-Measurement timed(const std::string& name, const std::string& unit, double scale, int rounds, double seconds, double units,
-                  const std::function<void()>& work) {
-  using Clock = std::chrono::steady_clock;
-  const auto once = [&work] {
-    const auto begin = Clock::now();
-    work();
-    return std::chrono::duration<double>(Clock::now() - begin).count();
-  };
-  once();
-  const double one = std::max(once(), 1e-9);
-  const auto repeats = static_cast<std::size_t>(std::max(1.0, seconds / one));
-  Measurement m;
-  m.name = name;
-  m.unit = unit;
-  m.decimals = 2;
-  for (int round = 0; round < rounds; ++round) {
-    const auto begin = Clock::now();
-    for (std::size_t i = 0; i < repeats; ++i) work();
-    m.add("hearth", std::chrono::duration<double>(Clock::now() - begin).count() / (static_cast<double>(repeats) * units) * scale);
-  }
-  return m;
-}
-
-template <class T>
-T must(Result<T> result) {
-  if (!result.ok()) throw std::runtime_error(result.error().message);
-  return std::move(result).value();
-}
-void must(Result<void> result) {
-  if (!result.ok()) throw std::runtime_error(result.error().message);
-}
+using bench::must;
 
 // A decoder that costs nothing, so that a tick's time is the scheduler's own.
 class FreeSampler final : public engine::Sampler {
@@ -118,7 +81,12 @@ int main(int argc, char** argv) {
     report.command = std::string("bench/run micro") + (quick ? " --quick" : "");
     report.machine = bench::machine_line();
     const auto add = [&](const std::string& name, const std::string& unit, double scale, double units, const std::function<void()>& work) {
-      report.measurements.push_back(timed(name, unit, scale, rounds, seconds, units, work));
+      Measurement m;
+      m.name = name;
+      m.unit = unit;
+      m.decimals = 2;
+      for (const double value : bench::timed(rounds, seconds, work)) m.add("hearth", value / units * scale);
+      report.measurements.push_back(std::move(m));
     };
 
     constexpr int frames = 1000;
