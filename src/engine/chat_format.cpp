@@ -28,6 +28,7 @@ struct ChatFormat::Impl {
   const llama_model* model;
   common_chat_templates_ptr templates;
   bool thinking = false;
+  bool images = false;
 };
 
 namespace {
@@ -110,7 +111,9 @@ std::vector<std::size_t> tools_in_play(const chat::Request& request) {
   return out;
 }
 
-Result<common_chat_msg> to_common(const chat::Message& message, std::size_t index) {
+// `images`: where those of the message are added; null when the model takes none.
+Result<common_chat_msg> to_common(const chat::Message& message, std::size_t index, const std::string& marker,
+                                  std::vector<PlacedImage>* images) {
   common_chat_msg out;
   switch (message.role) {
     case chat::Role::system: out.role = "system"; break;
@@ -118,13 +121,27 @@ Result<common_chat_msg> to_common(const chat::Message& message, std::size_t inde
     case chat::Role::assistant: out.role = "assistant"; break;
     case chat::Role::tool: out.role = "tool"; break;
   }
+  bool pictured = false;
   for (std::size_t i = 0; i < message.content.size(); ++i) {
-    if (message.content[i].kind == chat::ContentPart::Kind::image) {
-      return Error{ErrorCode::unsupported, "this model reads text only, not images",
-                   "messages[" + std::to_string(index) + "].content[" + std::to_string(i) + "]"};
+    const chat::ContentPart& part = message.content[i];
+    if (part.kind == chat::ContentPart::Kind::text) {
+      out.content_parts.push_back({.type = "text", .text = part.text});
+      continue;
     }
+    std::string param = "messages[" + std::to_string(index) + "].content[" + std::to_string(i) + "]";
+    if (images == nullptr) {
+      return Error{ErrorCode::unsupported,
+                   "this model reads text only, not images: leave them out, or choose a model that /v1/models shows with vision",
+                   std::move(param)};
+    }
+    images->push_back({.marker = marker + std::to_string(images->size()) + "_", .image = &part, .param = std::move(param)});
+    out.content_parts.push_back({.type = "media_marker", .text = images->back().marker});
+    pictured = true;
   }
-  out.content = message.text();
+  if (!pictured) {
+    out.content_parts.clear();
+    out.content = message.text();
+  }
   out.reasoning_content = message.reasoning;
   out.tool_call_id = message.tool_call_id;
   if (message.role == chat::Role::tool) out.tool_name = message.name;
@@ -132,6 +149,23 @@ Result<common_chat_msg> to_common(const chat::Message& message, std::size_t inde
     out.tool_calls.push_back({.name = call.name, .arguments = call.arguments.empty() ? "{}" : call.arguments, .id = call.id});
   }
   return out;
+}
+
+// Brings the images into the order of the prompt. Templates may move messages, and some pass over what is no text.
+Result<void> place(const std::string& prompt, std::vector<PlacedImage>& images) {
+  std::vector<std::pair<std::size_t, PlacedImage>> found;
+  for (PlacedImage& image : images) {
+    const std::size_t at = prompt.find(image.marker);
+    if (at == std::string::npos || prompt.find(image.marker, at + 1) != std::string::npos) {
+      return Error{ErrorCode::unsupported, "this model's chat template has no place for an image here; put it into a user's message",
+                   image.param};
+    }
+    found.emplace_back(at, std::move(image));
+  }
+  std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  images.clear();
+  for (auto& [at, image] : found) images.push_back(std::move(image));
+  return {};
 }
 
 // Whether the prompt ends inside a thought that it has begun.
@@ -162,10 +196,11 @@ std::size_t trailing_space(std::string_view text) {
 ChatFormat::ChatFormat(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ChatFormat::~ChatFormat() = default;
 
-Result<std::unique_ptr<ChatFormat>> ChatFormat::create(const llama_model* model) {
+Result<std::unique_ptr<ChatFormat>> ChatFormat::create(const llama_model* model, bool images) {
   try {
     auto impl = std::make_unique<Impl>();
     impl->model = model;
+    impl->images = images;
     impl->templates = common_chat_templates_init(model, "");
     impl->thinking = common_chat_templates_support_enable_thinking(impl->templates.get());
     return std::unique_ptr<ChatFormat>(new ChatFormat(std::move(impl)));
@@ -174,14 +209,25 @@ Result<std::unique_ptr<ChatFormat>> ChatFormat::create(const llama_model* model)
   }
 }
 
+bool ChatFormat::tools() const {
+  const auto abilities = common_chat_templates_get_caps(impl_->templates.get());
+  const auto has = [&](const char* ability) {
+    const auto found = abilities.find(ability);
+    return found != abilities.end() && found->second;
+  };
+  return has("supports_tools") && has("supports_tool_calls");
+}
+
 Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answer) const {
   using Mode = chat::ToolChoice::Mode;
   using Format = chat::OutputFormat::Kind;
   if (request.messages.empty()) return invalid("messages must not be empty", "messages");
 
   common_chat_templates_inputs inputs;
+  std::vector<PlacedImage> images;
+  const std::string marker = random_id("image_") + "_";
   for (std::size_t i = 0; i < request.messages.size(); ++i) {
-    auto message = to_common(request.messages[i], i);
+    auto message = to_common(request.messages[i], i, marker, impl_->images ? &images : nullptr);
     if (!message) return std::move(message).error();
     inputs.messages.push_back(std::move(*message));
   }
@@ -250,6 +296,8 @@ Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answe
   }
   RenderedChat out;
   out.prompt = std::move(params.prompt);
+  if (auto placed = place(out.prompt, images); !placed) return placed.error();
+  out.images = std::move(images);
   out.stop = std::move(params.additional_stops);
   const llama_vocab* vocab = llama_model_get_vocab(impl_->model);
   Constraints& wanted = out.constraints;

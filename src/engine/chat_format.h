@@ -19,8 +19,16 @@ namespace hearth::engine {
 // How to read an answer in one template's dialect, for one request.
 struct OutputSyntax;
 
+// Where the prompt has an image: `marker` stands there, which nothing a client writes can contain.
+struct PlacedImage {
+  std::string marker;
+  const chat::ContentPart* image = nullptr;  // of the request
+  std::string param;                         // its place there
+};
+
 struct RenderedChat {
   std::string prompt;
+  std::vector<PlacedImage> images;  // in the order of the prompt
   Constraints constraints;
   std::vector<std::string> stop;               // the template's own, besides the request's
   std::shared_ptr<const OutputSyntax> syntax;  // null: the answer is plain text
@@ -28,12 +36,15 @@ struct RenderedChat {
 
 class ChatFormat {
  public:
-  // model_invalid when the model's template does not parse. `model` outlives this.
-  static Result<std::unique_ptr<ChatFormat>> create(const llama_model* model);
+  // model_invalid when the model's template does not parse. `model` outlives this. `images`: whether messages may have any.
+  static Result<std::unique_ptr<ChatFormat>> create(const llama_model* model, bool images);
   ~ChatFormat();
 
   // Any thread. `answer` = false renders the messages alone, without opening the assistant's turn.
   Result<RenderedChat> render(const chat::Request& request, bool answer = true) const;
+
+  // The template has a form for tools and their calls.
+  bool tools() const;
 
  private:
   struct Impl;

@@ -25,6 +25,7 @@
 #include "engine/draft_model.h"
 #include "engine/llama_decoder.h"
 #include "engine/ngram_draft.h"
+#include "engine/vision.h"
 
 namespace hearth::engine {
 namespace {
@@ -357,13 +358,15 @@ class LlamaEngine final : public Engine {
  private:
   struct Prompt {
     std::vector<Token> tokens;
-    std::string text;  // what echo repeats
+    std::string text = {};              // what echo repeats
+    std::vector<ImagePtr> images = {};  // in `tokens`
   };
 
   std::vector<Token> tokenize(const std::string& text, bool add_special, bool parse_special) const {
     return common_tokenize(vocab_, text, add_special, parse_special);
   }
   Result<std::vector<Token>> raw_tokens(const chat::RawPrompt& prompt, const std::string& param) const;
+  Result<Prompt> chat_prompt(const RenderedChat& chat);
   Result<SamplerSpec> sampler(const chat::Request& request) const;
   Error cannot_generate() const;
   Result<AdapterPtr> adapter(const chat::Request& request);
@@ -382,6 +385,7 @@ class LlamaEngine final : public Engine {
   int width_ = 0;                           // of an embedding, or of a classifier's output
   std::unique_ptr<AdapterCache> adapters_;  // goes after all that holds adapters, before their model
   std::unique_ptr<ChatFormat> chat_format_;
+  std::unique_ptr<Vision> vision_;  // null: text only
   std::unique_ptr<LlamaDecoder> decoder_;
   std::unique_ptr<PooledContext> pooled_;
   std::unique_ptr<DraftSource> drafts_;
@@ -465,9 +469,20 @@ Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
 
   adapters_ = std::make_unique<AdapterCache>(AdapterCache::Base{model, info_.architecture, std::move(file->tensors)}, options_.adapters,
                                              options_.adapter_folder, options_.adapter_bytes);
-  auto format = ChatFormat::create(model);
+  if (!options_.projector_path.empty()) {
+    auto vision = Vision::create(model, {.path = options_.projector_path,
+                                         .gpu = options_.gpu_layers != 0,
+                                         .threads = threads_->threads(),
+                                         .flash_attention = options_.flash_attention,
+                                         .idle = options_.projector_idle});
+    if (!vision) return std::move(vision).error();
+    vision_ = std::move(*vision);
+    info_.vision = true;
+  }
+  auto format = ChatFormat::create(model, vision_ != nullptr);
   if (!format) return std::move(format).error();
   chat_format_ = std::move(*format);
+  info_.tools = chat_format_->tools();
   auto decoder = LlamaDecoder::create(model, *threads_,
                                       {.context = context,
                                        .sequences = std::clamp(options_.scheduler.max_running * 4, options_.scheduler.max_running, 256),
@@ -557,6 +572,21 @@ Result<std::vector<Token>> LlamaEngine::raw_tokens(const chat::RawPrompt& prompt
   return tokens;
 }
 
+// A rendered chat as the scheduler takes it.
+Result<LlamaEngine::Prompt> LlamaEngine::chat_prompt(const RenderedChat& chat) {
+  Prompt out;
+  if (chat.images.empty()) {
+    out.tokens = tokenize(chat.prompt, true, true);
+    if (out.tokens.empty()) return invalid("the messages come to no text at all", "messages");
+    return out;
+  }
+  auto seen = vision_->read(chat, info_.context);
+  if (!seen) return std::move(seen).error();
+  out.tokens = std::move(seen->tokens);
+  out.images = std::move(seen->images);
+  return out;
+}
+
 Result<SamplerSpec> LlamaEngine::sampler(const chat::Request& request) const {
   const chat::Sampling& s = request.sampling;
   for (const auto& ok :
@@ -615,7 +645,7 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
       std::string text;
       if (request.echo && !request.prefill_only)
         text = request.prompts[i].tokens.empty() ? request.prompts[i].text : common_detokenize(vocab_, *tokens, false);
-      prompts.push_back({std::move(*tokens), std::move(text)});
+      prompts.push_back({.tokens = std::move(*tokens), .text = std::move(text)});
     }
     auto constraints = format_constraints(model_.get(), request.format);
     if (!constraints) return std::move(constraints).error();
@@ -624,8 +654,12 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
     auto chat = chat_format_->render(request);
     if (!chat) return std::move(chat).error();
     rendered = std::move(*chat);
-    prompts.push_back({tokenize(rendered.prompt, true, true), {}});
-    if (prompts[0].tokens.empty()) return invalid("the messages come to no text at all", "messages");
+    // Its images last: encoding them costs most.
+    if (rendered.images.empty()) {
+      auto prompt = chat_prompt(rendered);
+      if (!prompt) return std::move(prompt).error();
+      prompts.push_back(std::move(*prompt));
+    }
   }
 
   SamplerSpec plain = std::move(*base);
@@ -634,6 +668,11 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
   // Last: whatever is wrong with the request otherwise must not cost a load.
   auto lora = adapter(request);
   if (!lora) return std::move(lora).error();
+  if (prompts.empty()) {
+    auto prompt = chat_prompt(rendered);
+    if (!prompt) return std::move(prompt).error();
+    prompts.push_back(std::move(*prompt));
+  }
 
   std::optional<TimePoint> deadline;
   if (request.time_limit) deadline = Clock::system().now() + *request.time_limit;
@@ -647,6 +686,7 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
     Generation generation;
     int first = static_cast<int>(i) * request.choices;
     generation.prompt = std::move(prompts[i].tokens);
+    generation.images = std::move(prompts[i].images);
     generation.choices = request.choices;
     generation.max_tokens = ahead ? std::optional(0) : request.max_tokens;
     generation.adapter = *lora;
@@ -688,6 +728,7 @@ Result<int> LlamaEngine::count_tokens(const chat::Request& request) {
   if (!info_.chat) return cannot_generate();
   auto rendered = chat_format_->render(request);
   if (!rendered) return std::move(rendered).error();
+  if (!rendered->images.empty()) return vision_->count(*rendered);
   return static_cast<int>(tokenize(rendered->prompt, true, true).size());
 }
 
@@ -702,8 +743,10 @@ Result<std::vector<chat::TokenInfo>> LlamaEngine::score(const chat::Request& req
   } else {
     auto rendered = chat_format_->render(request, false);
     if (!rendered) return std::move(rendered).error();
-    generation.prompt = tokenize(rendered->prompt, true, true);
-    if (generation.prompt.empty()) return invalid("the messages come to no text at all", "messages");
+    if (!rendered->images.empty()) return Error{ErrorCode::unsupported, "only text can be scored, not images", rendered->images[0].param};
+    auto prompt = chat_prompt(*rendered);
+    if (!prompt) return std::move(prompt).error();
+    generation.prompt = std::move(prompt->tokens);
   }
   auto lora = adapter(request);
   if (!lora) return std::move(lora).error();
@@ -870,6 +913,7 @@ SchedulerStats LlamaEngine::stats() const {
   if (scheduler_) {
     stats = scheduler_->stats();
     adapters_->report(stats);
+    if (vision_) vision_->report(stats);
     return stats;
   }
   MutexLock lock(state_mutex_);

@@ -146,6 +146,7 @@ TEST(Info, SaysWhatTheModelIs) {
   EXPECT_TRUE(info.chat);
   EXPECT_TRUE(info.embeddings);
   EXPECT_FALSE(info.rerank);
+  EXPECT_TRUE(info.tools);
   EXPECT_GT(info.created, 0);
 }
 
