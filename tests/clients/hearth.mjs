@@ -1,11 +1,19 @@
-// Starts the real program for a test file and stops it afterwards. HEARTH_BIN names the program.
+// Starts the real programs for a test file and stops them afterwards. HEARTH_BIN names hearth; the gate is found beside it. HEARTH_LLAMA_SERVER names a
+// llama-server of the same source, for the tests that supervise one.
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import OpenAI from 'openai';
 
 const binary = process.env.HEARTH_BIN;
+export const model = 'hearth-nano-0';
+export const modelFile = fileURLToPath(new URL('../../assets/hearth-nano-0-f16.gguf', import.meta.url));
+
+// Undefined when there is none; one that is named has to be there.
+export const llamaServer = process.env.HEARTH_LLAMA_SERVER || undefined;
+if (llamaServer && !existsSync(llamaServer)) throw new Error(`HEARTH_LLAMA_SERVER names ${llamaServer}, which does not exist`);
 
 // Waits for a condition of the server under test; the limit only catches a test that would hang for ever.
 export async function until(condition, what, limitMs = 60_000) {
@@ -18,12 +26,20 @@ export async function until(condition, what, limitMs = 60_000) {
   }
 }
 
-export async function startHearth({ args = [], env = {} } = {}) {
+function requireBinary() {
   if (!binary) throw new Error('HEARTH_BIN must name the hearth program, e.g. HEARTH_BIN=$PWD/build/dev/src/app/hearth');
+}
+
+// `config`: the text of a configuration file.
+export async function startHearth({ args = [], env = {}, config } = {}) {
+  requireBinary();
   const state = mkdtempSync(join(tmpdir(), 'hearth-clients-'));
+  const file = config === undefined ? 'none' : join(state, 'hearth.toml');
+  if (config !== undefined) writeFileSync(file, config);
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HEARTH_')));
-  const child = spawn(binary, ['serve', '--config', 'none', '--state-folder', state, '--port', '0', ...args], {
-    env: { ...inherited, ...env },
+  const child = spawn(binary, ['serve', '--config', file, '--state-folder', state, '--port', '0', ...args], {
+    // One thread is as fast for so small a model, and does not wait for others where the machine is busy.
+    env: { ...inherited, HEARTH_THREADS: '1', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let log = '';
@@ -64,12 +80,31 @@ export async function startHearth({ args = [], env = {} } = {}) {
         .filter((line) => Object.entries(labels).every(([label, value]) => line.includes(`${label}="${value}"`)))
         .reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0);
     },
+    async models() {
+      return (await (await fetch(`${url}/admin/models`)).json()).models;
+    },
     // Process ids of its worker processes.
     workers: () => childrenOf(child.pid),
     async stop() {
       child.kill('SIGTERM');
       return ended;
     },
+  };
+}
+
+// A gate in front of `url` that does to its bytes what `plan` (flags of the program) says.
+export async function startGate(url, plan) {
+  requireBinary();
+  const program = join(dirname(binary), '../../tests/fleet/fault_gate');
+  if (!existsSync(program)) throw new Error(`${program} is missing: build it`);
+  const child = spawn(program, ['--to', new URL(url).host, ...plan], { stdio: ['ignore', 'pipe', 'inherit'] });
+  process.on('exit', () => child.kill('SIGKILL'));
+  let said = '';
+  child.stdout.on('data', (chunk) => (said += chunk));
+  const port = await until(() => /listens on (\d+)/.exec(said)?.[1], 'the gate');
+  return {
+    url: `http://127.0.0.1:${port}`,
+    stop: () => new Promise((done) => child.on('exit', done) && child.kill('SIGTERM')),
   };
 }
 
