@@ -211,7 +211,7 @@ TEST_F(UpstreamFaultTest, AChunkedAnswerCutAnywhereIsWholeOrOneFailure) {
     test::run(io_, ask(upstream, outcome));
     ASSERT_EQ(outcome.events, whole);
   }
-  const auto bytes = gate.answers();
+  const auto& bytes = gate.answers();
   const auto done = bytes.find("[DONE]");
   ASSERT_NE(done, std::string::npos);
   for (const bool reset : {false, true}) {
@@ -254,7 +254,8 @@ TEST_F(UpstreamFaultTest, ADocumentCutAnywhereIsWholeOrOneFailure) {
   const std::string body =
       R"({"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"Hello"},"finish_reason":"stop"}]})";
   for (const std::string& length : {"Content-Length: " + std::to_string(body.size()) + "\r\n", std::string()}) {
-    const auto answer = "HTTP/1.1 200 OK\r\n" + length + "\r\n" + body;
+    auto answer = "HTTP/1.1 200 OK\r\n" + length;
+    answer.append("\r\n").append(body);
     const CannedServer server(io_, answer);
     EXPECT_EQ(through(server.endpoint(), {}).events, "0 text Hello\n0 finished 0\n");
     EXPECT_EQ(cut_everywhere(server.endpoint(), answer.size(), "", false), 0);
