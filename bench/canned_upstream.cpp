@@ -1,7 +1,7 @@
 // An upstream without a model: answers OpenAI chat requests with canned events, so that proxies can be compared with nothing else in the way.
-// Two fields that survive every gateway steer one answer: `max_tokens` is the number of text frames, `seed` the gap between them in
-// microseconds (0 or absent: the whole answer leaves in one write, each frame a chunk of its own). A paced frame's text starts with "@" and the
-// time it was sent (CLOCK_MONOTONIC, ns), which lets a client on the same machine time the frame's way.
+// What survives every gateway and every protocol steers one answer: `max_tokens` is the number of text frames, "gap=N" in the prompt the gap between
+// them in microseconds (absent: the whole answer leaves in one write, each frame a chunk of its own). A paced frame's text starts with "@" and the time
+// it was sent (CLOCK_MONOTONIC, ns), which lets a client on the same machine time the frame's way.
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -39,6 +39,14 @@ std::int64_t field(std::string_view json, std::string_view name, std::int64_t ot
   while (begin != end && (*begin == ' ' || *begin == ':')) ++begin;
   std::from_chars(begin, end, otherwise);
   return otherwise;
+}
+
+std::int64_t gap_in(std::string_view body) {
+  constexpr std::string_view mark = "gap=";
+  const std::size_t at = body.find(mark);
+  std::int64_t gap = 0;
+  if (at != std::string_view::npos) std::from_chars(body.data() + at + mark.size(), body.data() + body.size(), gap);
+  return std::max<std::int64_t>(0, gap);
 }
 
 bool flag(std::string_view json, std::string_view name) {
@@ -187,7 +195,7 @@ class Upstream {
 
   void chat(Client& client, std::string_view body) {
     const std::int64_t frames = std::max<std::int64_t>(1, field(body, "max_tokens", frames_));
-    const std::int64_t gap_us = std::max<std::int64_t>(0, field(body, "seed", 0));
+    const std::int64_t gap_us = gap_in(body);
     const bool usage = flag(body, "include_usage");
     if (!flag(body, "stream")) {
       std::string text;
@@ -282,7 +290,8 @@ class Upstream {
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"An OpenAI-compatible upstream that answers with canned events. max_tokens = frames, seed = gap in µs."};
+  CLI::App app{
+      "An OpenAI-compatible upstream that answers with canned events. max_tokens = frames, \"gap=N\" in the prompt = µs between them."};
   unsigned short port = 0;
   int frames = 16, bytes = 5;
   app.add_option("--port", port, "Port on 127.0.0.1")->required();

@@ -218,21 +218,28 @@ class Connection {
       if (keep_text_) text_.append(content);
       return;
     }
-    if (text.find("\"prompt_tokens\"") != std::string_view::npos) {
-      prompt_tokens_ = number_after(text, "\"prompt_tokens\"");
-      completion_tokens_ = number_after(text, "\"completion_tokens\"");
-    }
-    if (text.starts_with(" {\"error\"") || text.starts_with("{\"error\""))
+    read_usage(text);
+    if (text.find("\"message_stop\"") != std::string_view::npos) done_seen_ = true;
+    if (text.starts_with(" {\"error\"") || text.starts_with("{\"error\"") || text.find("\"type\":\"error\"") != std::string_view::npos)
       fail("an error in mid-stream: " + std::string(text.substr(0, 300)));
+  }
+
+  // OpenAI's names or Anthropic's; what comes later in a stream is the whole count.
+  void read_usage(std::string_view text) {
+    for (const auto& [prompt, completion] : {std::pair(std::string_view("\"prompt_tokens\""), std::string_view("\"completion_tokens\"")),
+                                             std::pair(std::string_view("\"input_tokens\""), std::string_view("\"output_tokens\""))}) {
+      if (text.find(completion) == std::string_view::npos) continue;
+      if (text.find(prompt) != std::string_view::npos) prompt_tokens_ = number_after(text, prompt);
+      completion_tokens_ = number_after(text, completion);
+    }
   }
 
   bool complete(std::int64_t now, LoadReport& report) {
     if (status_ != 200) return fail("status " + std::to_string(status_) + ": " + line_.substr(0, 300));
-    if (sse_ && !done_seen_) return fail("a stream that ended without [DONE]");
+    if (sse_ && !done_seen_) return fail("a stream that ended without its last event");
     if (!error_.empty()) return true;
     if (!sse_) {
-      prompt_tokens_ = number_after(line_, "\"prompt_tokens\"");
-      completion_tokens_ = number_after(line_, "\"completion_tokens\"");
+      read_usage(line_);
       report.first_text.push_back(static_cast<float>(static_cast<double>(now - start) / 1e3));
       if (keep_text_) text_ = text_of(line_);
     }
@@ -256,8 +263,8 @@ class Run {
  public:
   explicit Run(const LoadPlan& plan)
       : plan_(plan), epoll_(epoll_create1(EPOLL_CLOEXEC)), connections_(static_cast<std::size_t>(plan.connections)) {
-    head_ = "POST " + plan.path + " HTTP/1.1\r\nHost: 127.0.0.1:" + std::to_string(plan.port) +
-            "\r\nContent-Type: application/json\r\nContent-Length: ";
+    head_ = "POST " + plan.path + " HTTP/1.1\r\nHost: 127.0.0.1:" + std::to_string(plan.port) + "\r\nContent-Type: application/json\r\n" +
+            plan.headers + "Content-Length: ";
   }
   ~Run() {
     for (Connection& c : connections_) drop(c);

@@ -13,8 +13,9 @@
 namespace hearth::bench {
 
 struct LoadPlan {
-  unsigned short port = 0;  // on loopback
-  std::string path = "/v1/chat/completions";
+  unsigned short port = 0;                       // on loopback
+  std::string path = "/v1/chat/completions";     // or /v1/messages: answers of both APIs are understood
+  std::string headers;                           // further ones, each ended by CR LF
   std::function<std::string(std::size_t)> body;  // the n-th request's JSON, n from 0
   int connections = 1;                           // closed loop: streams at once; open loop: the most at once
   std::size_t requests = SIZE_MAX;
@@ -26,7 +27,7 @@ struct LoadPlan {
 
 // Times in microseconds.
 struct LoadReport {
-  std::size_t requests = 0;  // answered in full, status 200, streams ended by [DONE]
+  std::size_t requests = 0;  // answered in full, status 200, streams ended by [DONE] or message_stop
   std::size_t errors = 0;
   std::string first_error;
   double seconds = 0;                                     // first byte sent to last byte received

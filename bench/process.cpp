@@ -33,14 +33,15 @@ sockaddr_in loopback(unsigned short port) {
   return address;
 }
 
-bool healthy(unsigned short port) {
+bool healthy(unsigned short port, std::string_view path) {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   const timeval limit{2, 0};
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   const sockaddr_in address = loopback(port);
   bool ok = false;
   if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {
-    const std::string request = "GET /health HTTP/1.1\r\nHost: 127.0.0.1:" + std::to_string(port) + "\r\nConnection: close\r\n\r\n";
+    const std::string request =
+        "GET " + std::string(path) + " HTTP/1.1\r\nHost: 127.0.0.1:" + std::to_string(port) + "\r\nConnection: close\r\n\r\n";
     char head[13] = {};
     ok = send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size()) &&
          recv(fd, head, 12, MSG_WAITALL) == 12 && std::string_view(head + 8, 4) == " 200";
@@ -169,11 +170,11 @@ long Process::resident_bytes() const {
   return pages * sysconf(_SC_PAGESIZE);
 }
 
-void Process::wait_healthy(unsigned short port, std::chrono::seconds up_to) {
+void Process::wait_healthy(unsigned short port, std::chrono::seconds up_to, std::string_view path) {
   const auto end = std::chrono::steady_clock::now() + up_to;
   while (std::chrono::steady_clock::now() < end) {
     if (!running()) throw std::runtime_error("the server ended before it was ready; its last words:\n" + tail(log_));
-    if (healthy(port)) return;
+    if (healthy(port, path)) return;
     std::this_thread::sleep_for(20ms);
   }
   throw std::runtime_error("the server was not ready in time; its last words:\n" + tail(log_));

@@ -32,8 +32,8 @@ class Process {
   double cpu_seconds() const;
   // Resident memory of the process and its direct children, in bytes.
   long resident_bytes() const;
-  // Waits until GET /health answers 200; throws with the end of the log when the process dies or `up_to` passes.
-  void wait_healthy(unsigned short port, std::chrono::seconds up_to = std::chrono::seconds{120});
+  // Waits until a GET of `path` answers 200; throws with the end of the log when the process dies or `up_to` passes.
+  void wait_healthy(unsigned short port, std::chrono::seconds up_to = std::chrono::seconds{120}, std::string_view path = "/health");
 
  private:
   std::vector<pid_t> tree() const;

@@ -1,7 +1,11 @@
-// What a gateway costs: the same canned upstream asked directly, through nginx and through hearth, in interleaved rounds.
+// What a gateway costs: the same canned upstream asked directly, through nginx, through another gateway and through hearth, in interleaved rounds.
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
+#include <limits>
 #include <memory>
 
 #include "load_client.h"
@@ -31,27 +35,46 @@ void write_nginx_configuration(const fs::path& folder, unsigned short port, unsi
 struct Target {
   std::string name;
   unsigned short port = 0;
-  std::unique_ptr<Process> process;  // null for the upstream itself
+  Process* process = nullptr;  // null for the upstream itself
+  std::string headers;
+  bool anthropic = false;  // asked over the Messages API
 };
 
-std::string request(int frames, int gap_us) {
-  return R"({"model":"canned","messages":[{"role":"user","content":"list the files here"}],"stream":true,)"
-         R"("stream_options":{"include_usage":true},"max_tokens":)" +
-         std::to_string(frames) + (gap_us > 0 ? R"(,"seed":)" + std::to_string(gap_us) : std::string{}) + "}";
+// `gap_us` is read by the canned upstream; a prompt is what every protocol has.
+std::string request(const Target& target, bool streamed, int frames, int gap_us) {
+  std::string prompt = "list the files here";
+  if (gap_us > 0) prompt += ", gap=" + std::to_string(gap_us);
+  std::string body =
+      R"({"model":"canned","messages":[{"role":"user","content":")" + prompt + R"("}],"max_tokens":)" + std::to_string(frames);
+  if (streamed) body += R"(,"stream":true)";
+  if (streamed && !target.anthropic) body += R"(,"stream_options":{"include_usage":true})";
+  return body + "}";
 }
 
-LoadReport measure(const Target& target, int connections, double seconds, int frames, int gap_us, std::size_t requests = SIZE_MAX) {
+struct Load {
+  int connections = 1;
+  double seconds = 1;
+  int frames = 16;
+  int gap_us = 0;
+  std::size_t requests = SIZE_MAX;
+  bool streamed = true;
+};
+
+LoadReport measure(const Target& target, const Load& load) {
   LoadPlan plan;
   plan.port = target.port;
-  plan.connections = connections;
-  plan.seconds = seconds;
-  plan.requests = requests;
-  const std::string body = request(frames, gap_us);
+  plan.path = target.anthropic ? "/v1/messages" : "/v1/chat/completions";
+  plan.headers = target.headers;
+  plan.connections = load.connections;
+  plan.seconds = load.seconds;
+  plan.requests = load.requests;
+  plan.give_up = 20;
+  const std::string body = request(target, load.streamed, load.frames, load.gap_us);
   plan.body = [&body](std::size_t) { return body; };
   LoadReport report = run_load(plan);
   if (report.errors > 0)
     throw std::runtime_error(target.name + " failed " + std::to_string(report.errors) + " requests: " + report.first_error);
-  const auto expected = static_cast<std::int64_t>(report.requests) * frames;
+  const auto expected = static_cast<std::int64_t>(report.requests) * load.frames;
   // A proxy may join neighbouring frames when they arrive together, but every token must be accounted for.
   if (report.completion_tokens != expected) {
     throw std::runtime_error(target.name + " reported " + std::to_string(report.completion_tokens) + " tokens where " +
@@ -60,43 +83,92 @@ LoadReport measure(const Target& target, int connections, double seconds, int fr
   return report;
 }
 
-Measurement measurement(std::string name, std::string unit, Measurement::Compare compare, std::string base, double goal, bool at_least,
-                        int decimals) {
+constexpr double no_goal = std::numeric_limits<double>::quiet_NaN();
+
+Measurement plain(std::string name, std::string unit, int decimals) {
   Measurement m;
   m.name = std::move(name);
   m.unit = std::move(unit);
-  m.compare = compare;
-  m.subject = "hearth";
-  m.base = std::move(base);
-  m.goal = goal;
-  m.at_least = at_least;
   m.decimals = decimals;
   return m;
+}
+
+Measurement compared(std::string name, std::string unit, Measurement::Compare compare, std::vector<std::string> bases, double goal,
+                     bool at_least, int decimals) {
+  Measurement m = plain(std::move(name), std::move(unit), decimals);
+  m.compare = compare;
+  m.subject = "hearth";
+  m.base = bases.front();
+  m.further_bases.assign(bases.begin() + 1, bases.end());
+  m.goal = goal;
+  m.at_least = at_least;
+  return m;
+}
+
+// p50 and p99 of one kind of request, as what a proxy adds to the direct way in the same round.
+struct Added {
+  explicit Added(const std::string& what) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      rows[i] = compared("added to " + what + (i == 0 ? ", p50" : ", p99"), "µs", Measurement::Compare::ratio, {"nginx", "Portkey"},
+                         no_goal, false, 1);
+    }
+  }
+  void add(const std::string& target, const std::vector<float>& samples) {
+    for (std::size_t i = 0; i < 2; ++i) absolute[i].add(target, quantile(samples, i == 0 ? 0.5 : 0.99));
+  }
+  // After the last round.
+  void append_to(std::vector<Measurement>& out) {
+    for (std::size_t i = 0; i < 2; ++i) {
+      const auto direct =
+          std::find_if(absolute[i].rounds.begin(), absolute[i].rounds.end(), [](const auto& entry) { return entry.first == "direct"; });
+      for (const auto& [target, values] : absolute[i].rounds) {
+        if (target == direct->first) continue;
+        for (std::size_t round = 0; round < values.size(); ++round) rows[i].add(target, values[round] - direct->second[round]);
+      }
+      out.push_back(rows[i]);
+    }
+  }
+
+  std::array<Measurement, 2> rows, absolute;
+};
+
+double rate(const LoadReport& report) { return static_cast<double>(report.requests) / report.seconds; }
+double mebibytes(const Process& process) { return static_cast<double>(process.resident_bytes()) / (1 << 20); }
+
+// "1.15.2" from a package.json.
+std::string version_in(const fs::path& file) {
+  std::ifstream in(file);
+  const std::string text((std::istreambuf_iterator<char>(in)), {});
+  constexpr std::string_view key = "\"version\": \"";
+  const std::size_t at = text.find(key);
+  if (at == std::string::npos) throw std::runtime_error("no version in " + file.string());
+  return text.substr(at + key.size(), text.find('"', at + key.size()) - at - key.size());
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"Compares hearth's gateway with nginx and with no proxy at all, in front of the same canned upstream."};
-  int rounds = 7;
-  double seconds = 1.5;
+  CLI::App app{
+      "Compares hearth's gateway with nginx, with the gateway Portkey and with no proxy at all, in front of the same canned upstream."};
+  int rounds = 5;
+  double seconds = 0.7;
   bool quick = false;
   const fs::path here = fs::read_symlink("/proc/self/exe").parent_path();
   std::string hearth_command = std::string(HEARTH_PROGRAM) +
                                " serve --port {port} --engine-url http://127.0.0.1:{upstream} --state-folder {folder} --log-level warn";
-  std::string nginx = "nginx", json_file, document;
+  std::string nginx = "nginx", peers, json_file, document;
   app.add_option("--rounds", rounds, "Interleaved rounds")->capture_default_str();
   app.add_option("--seconds", seconds, "Length of one measurement")->capture_default_str();
-  app.add_flag("--quick", quick, "Three short rounds");
-  app.add_option("--hearth", hearth_command, "Command of hearth's gateway; {port} and {upstream} are filled in; empty leaves it out")
-      ->capture_default_str();
+  app.add_flag("--quick", quick, "Two short rounds");
+  app.add_option("--hearth", hearth_command, "Command of hearth's gateway; {port} and {upstream} are filled in")->capture_default_str();
   app.add_option("--nginx", nginx, "nginx program")->capture_default_str();
+  app.add_option("--peers", peers, "Folder where bench/peers is installed; without it Portkey is left out");
   app.add_option("--json", json_file, "Write every round's values here");
   app.add_option("--write", document, "Replace the results in this document");
   CLI11_PARSE(app, argc, argv);
   if (quick) {
-    rounds = 3;
-    seconds = 0.5;
+    rounds = 2;
+    seconds = 0.25;
   }
   try {
     Report report;
@@ -104,97 +176,146 @@ int main(int argc, char** argv) {
     report.command = std::string("bench/run proxy") + (quick ? " --quick" : "");
     report.machine = machine_line();
     const TempFolder folder;
-    Target direct{"direct", free_port(), nullptr};
-    Process upstream({(here / "bench_canned_upstream").string(), "--port", std::to_string(direct.port)}, folder.path() / "upstream.log");
-    upstream.wait_healthy(direct.port);
-    std::vector<Target> targets;
-    const unsigned short upstream_port = direct.port;
-    targets.push_back(std::move(direct));
-    {
-      Target target{"nginx", free_port(), nullptr};
-      write_nginx_configuration(folder.path(), target.port, upstream_port);
-      target.process =
-          std::make_unique<Process>(std::vector<std::string>{nginx, "-c", (folder.path() / "nginx.conf").string(), "-p",
-                                                             folder.path().string(), "-e", (folder.path() / "nginx-error.log").string()},
-                                    folder.path() / "nginx.log");
-      target.process->wait_healthy(target.port);
-      targets.push_back(std::move(target));
+    const auto log = [&folder](const char* name) { return folder.path() / (std::string(name) + ".log"); };
+
+    const unsigned short upstream_port = free_port();
+    Process upstream({(here / "bench_canned_upstream").string(), "--port", std::to_string(upstream_port)}, log("upstream"));
+    upstream.wait_healthy(upstream_port);
+
+    const unsigned short nginx_port = free_port();
+    write_nginx_configuration(folder.path(), nginx_port, upstream_port);
+    Process nginx_process({nginx, "-c", (folder.path() / "nginx.conf").string(), "-p", folder.path().string(), "-e",
+                           (folder.path() / "nginx-error.log").string()},
+                          log("nginx"));
+    nginx_process.wait_healthy(nginx_port);
+
+    const unsigned short portkey_port = free_port();
+    std::unique_ptr<Process> portkey;
+    if (!peers.empty()) {
+      const fs::path package = fs::path(peers) / "node_modules/@portkey-ai/gateway";
+      portkey = std::make_unique<Process>(
+          std::vector<std::string>{"env", "NODE_ENV=production", "node", "--import",
+                                   fs::absolute(fs::path(peers) / "loopback.mjs").string(), (package / "build/start-server.js").string(),
+                                   "--port=" + std::to_string(portkey_port), "--headless"},
+          log("portkey"));
+      portkey->wait_healthy(portkey_port, std::chrono::seconds{30}, "/");
+      report.notes.push_back("Portkey: `@portkey-ai/gateway` " + version_in(package / "package.json") +
+                             ", `node build/start-server.js --headless`, NODE_ENV=production; upstream by `x-portkey-custom-host`.");
+    } else {
+      report.notes.emplace_back("Portkey: not installed, not measured.");
     }
-    if (!hearth_command.empty()) {
-      Target target{"hearth", free_port(), nullptr};
-      target.process = std::make_unique<Process>(
-          fill(hearth_command,
-               {{"port", std::to_string(target.port)}, {"upstream", std::to_string(upstream_port)}, {"folder", folder.path().string()}}),
-          folder.path() / "hearth.log");
-      target.process->wait_healthy(target.port);
-      targets.push_back(std::move(target));
+
+    const unsigned short hearth_port = free_port();
+    Process hearth(
+        fill(hearth_command,
+             {{"port", std::to_string(hearth_port)}, {"upstream", std::to_string(upstream_port)}, {"folder", folder.path().string()}}),
+        log("hearth"));
+    hearth.wait_healthy(hearth_port);
+
+    std::vector<Target> targets{{"direct", upstream_port, nullptr, {}, false}, {"nginx", nginx_port, &nginx_process, {}, false}};
+    if (portkey) {
+      targets.push_back(
+          {"Portkey", portkey_port, portkey.get(),
+           "x-portkey-provider: openai\r\nx-portkey-custom-host: http://127.0.0.1:" + std::to_string(upstream_port) + "/v1\r\n", false});
     }
+    targets.push_back({"hearth", hearth_port, &hearth, {}, false});
+    targets.push_back({"hearth, Anthropic client", hearth_port, &hearth, "anthropic-version: 2023-06-01\r\n", true});
 
     using Compare = Measurement::Compare;
-    Measurement p50 =
-        measurement("p50 of a 16-frame answer, 1 connection, all on one core", "µs", Compare::difference, "direct", 150, false, 1);
-    Measurement p50_apart =
-        measurement("p50 of a 16-frame answer, 1 connection, proxy on its own core", "µs", Compare::difference, "direct", 150, false, 1);
-    Measurement p99 = measurement("p99 of the same", "µs", Compare::none, "", 0, false, 1);
-    Measurement rate = measurement("16-frame answers, 64 connections", "requests/s", Compare::ratio, "nginx", 0.5, true, 0);
-    Measurement rate1 = measurement("1-frame answers, 64 connections", "requests/s", Compare::ratio, "nginx", 0.5, true, 0);
-    Measurement tail = measurement("p99 latency of 16-frame answers, 64 connections", "µs", Compare::none, "", 0, false, 0);
-    Measurement cpu = measurement("proxy CPU per 16-frame answer, 64 connections", "µs", Compare::none, "", 0, false, 1);
-    Measurement gap =
-        measurement("p99 gap of frames 1 ms apart, 1 stream, all on one core", "µs", Compare::difference, "direct", 50, false, 1);
-    Measurement gap_apart =
-        measurement("p99 gap of frames 1 ms apart, 1 stream, proxy on its own core", "µs", Compare::difference, "direct", 50, false, 1);
-    Measurement way = measurement("p99 way of a frame, same run", "µs", Compare::none, "", 0, false, 1);
-    Measurement many =
-        measurement("p99 gap of frames 20 ms apart, 16 streams, proxy on its own core", "µs", Compare::difference, "direct", 50, false, 1);
-    Measurement memory = measurement("resident memory after the round", "MiB", Compare::none, "", 0, false, 1);
+    const std::vector<std::string> proxies{"nginx", "Portkey"};
+    Measurement one_core =
+        compared("p50 of a 16-frame answer, 1 connection, all on one core", "µs", Compare::difference, {"direct", "nginx"}, 150, false, 1);
+    Measurement own_core = compared("p50 of a 16-frame answer, 1 connection, proxy on its own core", "µs", Compare::difference,
+                                    {"direct", "nginx"}, 150, false, 1);
+    Added first_1("the first token, 1 connection"), whole_1("a whole streamed answer, 1 connection"),
+        first_16("the first token, 16 connections"), whole_16("a whole streamed answer, 16 connections"),
+        json_1("an answer that is not streamed, 1 connection"), json_16("an answer that is not streamed, 16 connections");
+    Measurement json_rate_16 = compared("answers not streamed, 16 connections", "requests/s", Compare::ratio, proxies, no_goal, true, 0);
+    Measurement json_rate_64 = compared("answers not streamed, 64 connections", "requests/s", Compare::ratio, proxies, no_goal, true, 0);
+    Measurement rate_16 = compared("16-frame answers, 16 connections", "requests/s", Compare::ratio, proxies, no_goal, true, 0);
+    Measurement rate_64 = compared("16-frame answers, 64 connections", "requests/s", Compare::ratio, proxies, 0.5, true, 0);
+    Measurement small_64 = compared("1-frame answers, 64 connections", "requests/s", Compare::ratio, proxies, 0.5, true, 0);
+    Measurement tail = plain("p99 latency of 16-frame answers, 64 connections", "µs", 0);
+    Measurement cpu = compared("proxy CPU per 16-frame answer, 64 connections", "µs", Compare::ratio, proxies, no_goal, false, 1);
+    Measurement gap = compared("p99 gap of frames 1 ms apart, 1 stream", "µs", Compare::difference, {"direct"}, 50, false, 1);
+    Measurement way = plain("p99 way of a frame, same run", "µs", 1);
+    Measurement many = compared("p99 gap of frames 20 ms apart, 16 streams", "µs", Compare::difference, {"direct"}, 50, false, 1);
+    Measurement idle = compared("resident memory before the first request", "MiB", Compare::ratio, proxies, no_goal, false, 1);
+    Measurement after = compared("resident memory after the round", "MiB", Compare::ratio, proxies, no_goal, false, 1);
 
+    for (const Target& target : targets) {
+      if (target.process && !target.anthropic) idle.add(target.name, mebibytes(*target.process));
+    }
     pin_to(1);
     upstream.pin(1);
-    for (const Target& target : targets) measure(target, 64, 0.3, 16, 0);  // connections opened, caches warm
+    for (const Target& target : targets) measure(target, {.connections = 64, .seconds = 0.3});  // connections opened, caches warm
     for (int round = 0; round < rounds; ++round) {
       for (std::size_t i = 0; i < targets.size(); ++i) {
         // Each round starts with another target, so that none always follows the same neighbour.
         const Target& target = targets[(i + static_cast<std::size_t>(round)) % targets.size()];
+        const std::string& name = target.name;
         const auto place_proxy = [&target](int core) {
           if (target.process) target.process->pin(core);
         };
-        const int paced_frames = static_cast<int>(seconds * 1000);
         place_proxy(1);
-        p50.add(target.name, quantile(measure(target, 1, seconds / 2, 16, 0).latency, 0.5));
-        gap.add(target.name, quantile(measure(target, 1, seconds, paced_frames, 1000, 1).gap, 0.99));
+        one_core.add(name, quantile(measure(target, {.seconds = seconds / 2}).latency, 0.5));
 
         place_proxy(0);
-        const LoadReport one = measure(target, 1, seconds / 2, 16, 0);
-        p50_apart.add(target.name, quantile(one.latency, 0.5));
-        p99.add(target.name, quantile(one.latency, 0.99));
-        const LoadReport paced = measure(target, 1, seconds, paced_frames, 1000, 1);
-        gap_apart.add(target.name, quantile(paced.gap, 0.99));
-        way.add(target.name, quantile(paced.transit, 0.99));
-        many.add(target.name, quantile(measure(target, 16, seconds, static_cast<int>(seconds * 50), 20'000, 16).gap, 0.99));
+        own_core.add(name, quantile(measure(target, {.seconds = seconds / 2}).latency, 0.5));
+        const LoadReport paced_1 = measure(target, {.seconds = seconds, .frames = 4, .gap_us = 1000});
+        first_1.add(name, paced_1.first_text);
+        whole_1.add(name, paced_1.latency);
+        const LoadReport paced_16 = measure(target, {.connections = 16, .seconds = seconds, .frames = 4, .gap_us = 1000});
+        first_16.add(name, paced_16.first_text);
+        whole_16.add(name, paced_16.latency);
+        json_1.add(name, measure(target, {.seconds = seconds / 2, .streamed = false}).latency);
+        const LoadReport documents = measure(target, {.connections = 16, .seconds = seconds / 2, .streamed = false});
+        json_16.add(name, documents.latency);
+        json_rate_16.add(name, rate(documents));
+        json_rate_64.add(name, rate(measure(target, {.connections = 64, .seconds = seconds / 2, .streamed = false})));
+        rate_16.add(name, rate(measure(target, {.connections = 16, .seconds = seconds / 2})));
 
         const double cpu_before = target.process ? target.process->cpu_seconds() : 0;
-        const LoadReport full = measure(target, 64, seconds, 16, 0);
-        if (target.process) {
-          cpu.add(target.name, (target.process->cpu_seconds() - cpu_before) / static_cast<double>(full.requests) * 1e6);
-        }
-        rate.add(target.name, static_cast<double>(full.requests) / full.seconds);
-        tail.add(target.name, quantile(full.latency, 0.99));
-        const LoadReport small = measure(target, 64, seconds / 2, 1, 0);
-        rate1.add(target.name, static_cast<double>(small.requests) / small.seconds);
-        if (target.process) memory.add(target.name, static_cast<double>(target.process->resident_bytes()) / (1 << 20));
+        const LoadReport full = measure(target, {.connections = 64, .seconds = seconds});
+        if (target.process) { cpu.add(name, (target.process->cpu_seconds() - cpu_before) / static_cast<double>(full.requests) * 1e6); }
+        rate_64.add(name, rate(full));
+        tail.add(name, quantile(full.latency, 0.99));
+        if (target.anthropic) continue;  // what follows shows the proxy, not the protocol
+        small_64.add(name, rate(measure(target, {.connections = 64, .seconds = seconds / 2, .frames = 1})));
+        const LoadReport paced =
+            measure(target, {.seconds = seconds, .frames = static_cast<int>(seconds * 1000), .gap_us = 1000, .requests = 1});
+        gap.add(name, quantile(paced.gap, 0.99));
+        way.add(name, quantile(paced.transit, 0.99));
+        const int slow_frames = static_cast<int>(seconds * 50);
+        many.add(
+            name,
+            quantile(measure(target, {.connections = 16, .seconds = seconds, .frames = slow_frames, .gap_us = 20'000, .requests = 16}).gap,
+                     0.99));
+        if (target.process) after.add(name, mebibytes(*target.process));
       }
     }
-    report.notes = {
-        "Upstream: `bench_canned_upstream`, one thread, kept connections; every answer is a stream of chat chunks of about 190 bytes.",
-        "hearth: `hearth serve --engine-url …`, every setting at its default but the log (warnings only, as nginx logs no requests).",
-        "nginx: `proxy_pass`, one worker, `proxy_buffering off`, kept connections to the upstream, no access log.",
-        "Client and upstream always share one core. With the proxy on the same core a difference is its own work; on a core of its own, "
-        "that and "
-        "waking a core up, twice. The 64-connection rows give the proxy its own core.",
-        "A frame's way: from the upstream's `send` to the client's `recv`.",
-        std::to_string(rounds) + " interleaved rounds; median (min–max); differences and ratios are taken inside a round."};
-    report.measurements = {p50, p50_apart, p99, rate, rate1, tail, cpu, gap, gap_apart, way, many, memory};
+    report.notes.insert(report.notes.begin(),
+                        {"Upstream: `bench_canned_upstream`, one thread, kept connections, chat chunks of about 190 bytes; a 16-frame "
+                         "answer leaves in one write.",
+                         "hearth: `hearth serve --engine-url …`, every setting at its default but the log (warnings only, as the others "
+                         "log no requests). Its "
+                         "last column is asked over Anthropic's Messages API and translates.",
+                         "nginx: `proxy_pass`, one worker, `proxy_buffering off`, kept connections to the upstream, no access log."});
+    report.notes.insert(
+        report.notes.end(),
+        {"Client and upstream always share one core. With the proxy on the same core a difference is its own work; on a core of its own, "
+         "as in "
+         "every row that says nothing else, that and waking a core up, twice.",
+         "Added: to the direct way, in the same round. First token and whole answer: 4 frames, 1 ms apart. Connections ask again as soon "
+         "as they "
+         "are answered.",
+         "A frame's way: from the upstream's `send` to the client's `recv`.",
+         std::to_string(rounds) + " interleaved rounds; median (min–max); differences and ratios are taken inside a round."});
+    report.measurements = {one_core, own_core};
+    for (Added* pair : {&first_1, &whole_1, &first_16, &whole_16, &json_1, &json_16}) pair->append_to(report.measurements);
+    for (const Measurement* row :
+         {&json_rate_16, &json_rate_64, &rate_16, &rate_64, &small_64, &tail, &cpu, &gap, &way, &many, &idle, &after})
+      report.measurements.push_back(*row);
     publish(report, json_file, document, "proxy");
     return 0;
   } catch (const std::exception& error) {

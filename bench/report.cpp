@@ -58,15 +58,16 @@ void Measurement::add(const std::string& target, double value) {
   rounds.emplace_back(target, std::vector<double>{value});
 }
 
-std::vector<double> Measurement::comparison() const {
+std::vector<double> Measurement::comparison_with(const std::string& other) const {
   const std::vector<double>*of = nullptr, *against = nullptr;
   for (const auto& [target, values] : rounds) {
     if (target == subject) of = &values;
-    if (target == base) against = &values;
+    if (target == other) against = &values;
   }
   std::vector<double> out;
   if (!of || !against || compare == Compare::none) return out;
   for (std::size_t i = 0; i < std::min(of->size(), against->size()); ++i) {
+    if (compare == Compare::ratio && (*against)[i] <= 0) continue;
     out.push_back(compare == Compare::ratio ? (*of)[i] / (*against)[i] : (*of)[i] - (*against)[i]);
   }
   return out;
@@ -93,16 +94,24 @@ std::string Report::markdown() const {
       const auto found = std::find_if(m.rounds.begin(), m.rounds.end(), [&](const auto& entry) { return entry.first == target; });
       out += " " + (found == m.rounds.end() ? "–" : with_range(found->second, m.decimals)) + " |";
     }
-    const std::vector<double> compared = m.comparison();
-    if (compared.empty()) {
-      out += " | |\n";
-      continue;
-    }
     const bool ratio = m.compare == Measurement::Compare::ratio;
     const int decimals = ratio ? 2 : m.decimals;
-    const bool met = m.at_least ? median(compared) >= m.goal : median(compared) <= m.goal;
-    out += " " + m.subject + (ratio ? " ÷ " : " − ") + m.base + ": **" + with_range(compared, decimals) + "** | " +
-           (m.at_least ? "≥ " : "≤ ") + number(m.goal, decimals) + (met ? ", met" : ", **not met**") + " |\n";
+    std::string result;
+    const auto compare = [&](const std::string& base) {
+      const std::vector<double> compared = m.comparison_with(base);
+      if (compared.empty()) return;
+      // A peer that is a hundred times slower still differs from one that is fifty times slower.
+      const int digits = ratio && median(compared) < 0.1 ? 4 : decimals;
+      result += (result.empty() ? "" : "; ") + m.subject + (ratio ? " ÷ " : " − ") + base + ": **" + with_range(compared, digits) + "**";
+    };
+    compare(m.base);
+    for (const std::string& base : m.further_bases) compare(base);
+    out += " " + result + " |";
+    if (const std::vector<double> compared = m.comparison(); !compared.empty() && !std::isnan(m.goal)) {
+      const bool met = m.at_least ? median(compared) >= m.goal : median(compared) <= m.goal;
+      out += std::string(m.at_least ? " ≥ " : " ≤ ") + number(m.goal, decimals) + (met ? ", met" : ", **not met**");
+    }
+    out += " |\n";
   }
   return out;
 }
@@ -120,8 +129,8 @@ std::string Report::json() const {
     out += "}";
     if (const std::vector<double> compared = m.comparison(); !compared.empty()) {
       out += ",\"compare\":" + json_text(m.compare == Measurement::Compare::ratio ? "ratio" : "difference") +
-             ",\"subject\":" + json_text(m.subject) + ",\"base\":" + json_text(m.base) + ",\"result\":" + array(compared) +
-             ",\"goal\":" + number(m.goal, 4) + ",\"at_least\":" + (m.at_least ? "true" : "false");
+             ",\"subject\":" + json_text(m.subject) + ",\"base\":" + json_text(m.base) + ",\"result\":" + array(compared);
+      if (!std::isnan(m.goal)) out += ",\"goal\":" + number(m.goal, 4) + ",\"at_least\":" + (m.at_least ? "true" : "false");
     }
     out += "}";
   }

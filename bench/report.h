@@ -19,14 +19,16 @@ struct Measurement {
   std::string unit;
   std::vector<std::pair<std::string, std::vector<double>>> rounds;  // target → one value per round
   Compare compare = Compare::none;
-  std::string subject, base;  // targets: subject ÷ base, or subject − base
-  double goal = 0;
-  bool at_least = true;  // else at most
+  std::string subject, base;               // targets: subject ÷ base, or subject − base
+  std::vector<std::string> further_bases;  // compared with likewise, without a goal; those that were not measured are left out
+  double goal = 0;                         // NaN: none
+  bool at_least = true;                    // else at most
   int decimals = 1;
 
   void add(const std::string& target, double value);
-  // One value per round that has both targets.
-  std::vector<double> comparison() const;
+  // One value per round that has both targets and, for a ratio, a base above 0: where a difference is the base, noise can swallow it.
+  std::vector<double> comparison() const { return comparison_with(base); }
+  std::vector<double> comparison_with(const std::string& other) const;
 };
 
 struct Report {
