@@ -5,6 +5,7 @@
 #include <ggml-cpu.h>
 #include <llama.h>
 #include <log.h>
+#include <mtmd-helper.h>
 
 #include <algorithm>
 #include <atomic>
@@ -58,6 +59,7 @@ void start_backend() {
   static std::once_flag once;
   std::call_once(once, [] {
     llama_log_set(on_log, nullptr);
+    mtmd_helper_log_set(on_log, nullptr);
     common_log_set_verbosity_thold(-1);  // the common library prints model output in its warnings
 #ifdef HEARTH_BACKEND_DL
     ggml_backend_load_all_from_path(backend_folder().c_str());

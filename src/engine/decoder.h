@@ -17,12 +17,36 @@ namespace hearth::engine {
 using Token = std::int32_t;
 using SeqId = std::int32_t;
 
-// One row of a batch: `token` at position `pos` of sequence `seq`.
+// A piece of an image as the model reads it: rows of numbers where text has tokens. In a sequence every row has a placeholder, a negative number: `first`
+// for row 0, one less for each further one. They stand for the content: where two sequences have the same placeholder, they have the same row. Numbers
+// of two pieces never touch, so that the tokens alone tell where one ends.
+struct ImageRows {
+  struct Place {
+    std::int32_t t = 0, y = 0, x = 0;  // from where the piece begins
+  };
+  Token first = 0;
+  int count = 0;
+  int positions = 0;          // taken by the whole piece: `count`, unless positions have several dimensions
+  bool whole = false;         // each row looks at all others: they are computed in one pass
+  std::vector<float> values;  // count x the model's input width
+  std::vector<Place> places;  // of each row, where positions have several dimensions; else empty
+};
+using ImagePtr = std::shared_ptr<const ImageRows>;
+
+constexpr Token first_placeholder = -2;  // -1 says "none" in many places
+inline bool is_placeholder(Token token) { return token <= first_placeholder; }
+// Whether a cut before tokens[at] would divide a piece of an image.
+inline bool inside_image(std::span<const Token> tokens, std::size_t at) {
+  return at > 0 && at < tokens.size() && is_placeholder(tokens[at - 1]) && tokens[at] == tokens[at - 1] - 1;
+}
+
+// One row of a batch: `token` at place `pos` of sequence `seq`, counted in tokens and placeholders.
 struct BatchToken {
   Token token = 0;
   std::int32_t pos = 0;
   SeqId seq = 0;
-  bool output = false;  // compute logits for this row
+  bool output = false;               // compute logits for this row; never for an image's
+  const ImageRows* image = nullptr;  // the row is this image's, and `token` its placeholder
 };
 
 // A LoRA adapter, loaded for one decoder's model. Whoever uses it holds it.
@@ -68,9 +92,9 @@ class Decoder {
 
   // What every decode() from here on computes with: the model and `adapter`, or the model alone. Costs some milliseconds where it changes.
   virtual void use_adapter(const Adapter* adapter) = 0;
-  // Runs the batch. On failure nothing of the batch stays in the KV memory.
+  // Runs the batch. The rows of one sequence are all text or all of one piece of an image. On failure nothing of the batch stays in the KV memory.
   virtual Result<void> decode(std::span<const BatchToken> batch) = 0;
-  // Makes positions [begin, end) of `from` also belong to `to`, without copying cells.
+  // Makes positions [begin, end) of `from` also belong to `to`, without copying cells. No cut, here and below, divides an image.
   virtual void share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) = 0;
   // Drops positions [begin, end) of `seq`, end = -1 for all from `begin`; cells that no sequence holds any more become free.
   virtual void remove(SeqId seq, std::int32_t begin, std::int32_t end) = 0;

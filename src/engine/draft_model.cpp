@@ -159,7 +159,7 @@ void DraftModel::draft(std::span<Want> wants) {
     want.draft.clear();
     const std::size_t from = std::min(held_[static_cast<std::size_t>(want.seq)].same, want.tokens.size());
     const auto fresh = want.tokens.subspan(from);
-    const bool known = std::all_of(fresh.begin(), fresh.end(), [this](Token t) { return t < vocabulary_; });
+    const bool known = std::all_of(fresh.begin(), fresh.end(), [this](Token t) { return t >= 0 && t < vocabulary_; });
     if (known && want.limit > 0 && static_cast<int>(want.tokens.size()) + want.limit <= decoder_->max_request_tokens())
       active.push_back(&want);
   }

@@ -632,6 +632,8 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
         "top_logprobs is " + std::to_string(*request.top_logprobs) + "; it must be between 0 and " + std::to_string(kMaxTopLogprobs),
         "top_logprobs");
   }
+  std::optional<TimePoint> deadline;  // encoding images counts
+  if (request.time_limit) deadline = Clock::system().now() + *request.time_limit;
   auto base = sampler(request);
   if (!base) return std::move(base).error();
 
@@ -674,8 +676,6 @@ Result<GenerationHandle> LlamaEngine::generate(const chat::Request& request, std
     prompts.push_back(std::move(*prompt));
   }
 
-  std::optional<TimePoint> deadline;
-  if (request.time_limit) deadline = Clock::system().now() + *request.time_limit;
   const bool ahead = request.prefill_only;  // no answer, and so nothing about one
   bool score_echo = request.echo && request.top_logprobs && !request.prompts.empty() && !ahead;
   std::size_t prompt_tokens = 0;

@@ -34,6 +34,9 @@ struct EngineOptions {
   // inside this folder. Empty: none.
   std::string adapter_folder;
   std::int64_t adapter_bytes = std::int64_t{1} << 30;  // adapters kept loaded at once
+  // Vision projector (GGUF), for models that take images. Loaded when the first image comes, unloaded after so long without one; 0 = never. Empty: none.
+  std::string projector_path;
+  std::chrono::milliseconds projector_idle{std::chrono::minutes(5)};
   SchedulerOptions scheduler;
   Speculation speculation;
 };

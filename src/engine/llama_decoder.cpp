@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <map>
 
@@ -166,7 +167,7 @@ class ChainSampler final : public LlamaSampler {
   Result<SampledToken> sample(int row) override {
     if (decoder_.logits(row).empty()) return internal_error("no logits were computed for this row");
     try {
-      Token token = common_sampler_sample(chain_.get(), context_, row);
+      Token token = common_sampler_sample(chain_.get(), context_, decoder_.context_row(row));
       const llama_token_data_array* candidates = common_sampler_get_candidates(chain_.get(), false);
       if (candidates->selected < 0 || token < 0) return no_token();
       // llama.cpp takes a token the grammar forbids when nothing else is left, and then ends the process on accepting it.
@@ -323,6 +324,13 @@ Result<std::unique_ptr<LlamaDecoder>> LlamaDecoder::create(llama_model* model, c
   decoder->max_request_ = trained > 0 ? std::min(trained, decoder->cells_) : decoder->cells_;
   decoder->can_share_ = !llama_model_is_recurrent(model) && !llama_model_is_hybrid(model);
   decoder->saves_all_ = llama_model_n_swa(model) == 0;
+  decoder->width_ = llama_model_n_embd_inp(model);
+  decoder->whole_rows_ = static_cast<int>(llama_n_ubatch(context));
+  const auto rope = llama_model_rope_type(model);
+  if (rope == LLAMA_ROPE_TYPE_MROPE || rope == LLAMA_ROPE_TYPE_IMROPE) {
+    decoder->spans_.resize(static_cast<std::size_t>(decoder->sequences_));
+    decoder->lost_.resize(static_cast<std::size_t>(decoder->sequences_));
+  }
   if (auto measured = decoder->measure(); !measured) return std::move(measured).error();
   return decoder;
 }
@@ -359,31 +367,95 @@ int LlamaDecoder::compute(const llama_batch& batch) {
 }
 
 Result<void> LlamaDecoder::decode(std::span<const BatchToken> batch) {
-  if (batch.empty()) return {};
   if (batch.size() > static_cast<std::size_t>(max_batch_)) {
     return internal_error("a batch of " + std::to_string(batch.size()) + " rows is over the limit of " + std::to_string(max_batch_));
   }
-  std::size_t n = batch.size();
-  token_.resize(n), pos_.resize(n), seq_.resize(n), seq_count_.assign(n, 1), seq_list_.resize(n), output_.resize(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    token_[i] = batch[i].token;
-    pos_[i] = batch[i].pos;
-    seq_[i] = batch[i].seq;
-    seq_list_[i] = &seq_[i];
-    output_[i] = batch[i].output ? 1 : 0;
+  text_.clear(), images_.clear(), whole_.clear(), text_row_.clear();
+  for (const BatchToken& row : batch) (row.image == nullptr ? text_ : row.image->whole ? whole_ : images_).push_back(&row);
+  // Text last: its logits are read after this call. llama.cpp takes numbers or tokens, never both in one batch.
+  std::vector<const Rows*> done;
+  const auto step = [&](const Rows& rows) -> Result<void> {
+    if (rows.empty()) return {};
+    auto ran = run(rows);
+    if (!ran) {
+      for (const Rows* before : done) forget(*before);
+    } else {
+      done.push_back(&rows);
+    }
+    return ran;
+  };
+  if (auto ran = step(images_); !ran) return ran;
+  std::vector<Rows> pieces;  // the rows of one are neighbours
+  for (const BatchToken* row : whole_) {
+    if (pieces.empty() || pieces.back().back()->image != row->image || pieces.back().back()->seq != row->seq) pieces.emplace_back();
+    pieces.back().push_back(row);
   }
-  llama_batch rows{.n_tokens = static_cast<std::int32_t>(n),
-                   .token = token_.data(),
-                   .embd = nullptr,
-                   .pos = pos_.data(),
-                   .n_seq_id = seq_count_.data(),
-                   .seq_id = seq_list_.data(),
-                   .logits = output_.data()};
+  for (const Rows& piece : pieces) {
+    if (static_cast<int>(piece.size()) > whole_rows_) {
+      for (const Rows* before : done) forget(*before);
+      return internal_error("an image of " + std::to_string(piece.size()) + " rows is over the limit of " + std::to_string(whole_rows_) +
+                            " for one pass");
+    }
+    llama_set_causal_attn(context_, false);
+    auto ran = step(piece);
+    llama_set_causal_attn(context_, true);
+    if (!ran) return ran;
+  }
+  if (text_.size() < batch.size()) {
+    int next = 0;
+    for (const BatchToken& row : batch) text_row_.push_back(row.image == nullptr ? next++ : -1);
+  }
+  return step(text_);
+}
+
+// One llama_decode: tokens, or rows of images.
+Result<void> LlamaDecoder::run(const Rows& rows) {
+  const std::size_t n = rows.size(), dimensions = spans_.empty() ? 1 : 4;
+  const bool images = rows.front()->image != nullptr;
+  token_.resize(n), seq_.resize(n), seq_count_.assign(n, 1), seq_list_.resize(n), output_.resize(n);
+  pos_.assign(images ? n * dimensions : n, 0);
+  for (const BatchToken* row : rows) {
+    if (!lost_.empty() && lost_[static_cast<std::size_t>(row->seq)])
+      return internal_error("a part of the image was lost when the computation failed");
+  }
+  if (images) values_.resize(n * static_cast<std::size_t>(width_));
+  for (std::size_t i = 0; i < n; ++i) {
+    const BatchToken& row = *rows[i];
+    token_[i] = row.token;
+    seq_[i] = row.seq;
+    seq_list_[i] = &seq_[i];
+    output_[i] = row.output ? 1 : 0;
+    if (!images) {
+      pos_[i] = position(row.seq, row.pos);
+      continue;
+    }
+    const ImageRows& image = *row.image;
+    const std::int32_t at = image.first - row.token, begin = row.pos - at;
+    std::copy_n(image.values.begin() + static_cast<std::ptrdiff_t>(at) * width_, width_,
+                values_.begin() + static_cast<std::ptrdiff_t>(i) * width_);
+    if (spans_.empty()) {
+      pos_[i] = row.pos;
+      continue;
+    }
+    note(row.seq, {.begin = begin, .rows = image.count, .positions = image.positions});
+    const std::int32_t origin = position(row.seq, begin);
+    const ImageRows::Place& place = image.places[static_cast<std::size_t>(at)];
+    pos_[i] = origin + place.t;
+    pos_[n + i] = origin + place.y;
+    pos_[2 * n + i] = origin + place.x;
+  }
+  llama_batch columns{.n_tokens = static_cast<std::int32_t>(n),
+                      .token = images ? nullptr : token_.data(),
+                      .embd = images ? values_.data() : nullptr,
+                      .pos = pos_.data(),
+                      .n_seq_id = seq_count_.data(),
+                      .seq_id = seq_list_.data(),
+                      .logits = output_.data()};
   LogCapture log;
   int rc = 0;
   std::string thrown = "no reason given";
   try {
-    rc = compute(rows);
+    rc = compute(columns);
   } catch (const std::exception& e) {  // no memory for the graphs of another adapter
     rc = -3;
     thrown = e.what();
@@ -392,17 +464,7 @@ Result<void> LlamaDecoder::decode(std::span<const BatchToken> batch) {
     llama_synchronize(context_);  // a GPU goes on in the background: whoever measures this call means the computation
     return {};
   }
-  if (rc == 2 || rc < -1) {
-    // Only here may earlier parts of the batch have stayed in the memory.
-    std::map<SeqId, std::int32_t> first;
-    for (const BatchToken& row : batch) {
-      auto [it, fresh] = first.try_emplace(row.seq, row.pos);
-      if (!fresh) it->second = std::min(it->second, row.pos);
-    }
-    for (auto [seq, pos] : first) {
-      if (!llama_memory_seq_rm(llama_get_memory(context_), seq, pos, -1)) llama_memory_seq_rm(llama_get_memory(context_), seq, -1, -1);
-    }
-  }
+  if (rc == 2 || rc < -1) forget(rows);  // only here may earlier parts of the batch have stayed in the memory
   switch (rc) {
     case 1: return Error{ErrorCode::overloaded, "the KV cache has no room for " + std::to_string(n) + " more tokens"};
     case 2: return internal_error("the computation was aborted");
@@ -411,23 +473,82 @@ Result<void> LlamaDecoder::decode(std::span<const BatchToken> batch) {
   }
 }
 
+void LlamaDecoder::forget(const Rows& rows) {
+  std::map<SeqId, std::int32_t> first;
+  for (const BatchToken* row : rows) {
+    auto [it, fresh] = first.try_emplace(row->seq, row->pos);
+    if (!fresh) it->second = std::min(it->second, row->pos);
+  }
+  for (auto [seq, pos] : first) {
+    // Rows of one image can share a position: those of earlier passes go too.
+    if (!spans_.empty() && position(seq, pos) == position(seq, pos - 1)) lost_[static_cast<std::size_t>(seq)] = true;
+    if (!llama_memory_seq_rm(llama_get_memory(context_), seq, position(seq, pos), -1))
+      llama_memory_seq_rm(llama_get_memory(context_), seq, -1, -1);
+  }
+}
+
+// The position of a place in the sequence. Within an image it is where the image begins.
+std::int32_t LlamaDecoder::position(SeqId seq, std::int32_t place) const {
+  if (spans_.empty() || place < 0) return place;
+  std::int32_t behind = 0;
+  for (const Span& span : spans_[static_cast<std::size_t>(seq)]) {
+    if (span.begin >= place) break;
+    behind += place >= span.begin + span.rows ? span.rows - span.positions : place - span.begin;
+  }
+  return place - behind;
+}
+
+void LlamaDecoder::note(SeqId seq, Span span) {
+  auto& spans = spans_[static_cast<std::size_t>(seq)];
+  const auto at =
+      std::lower_bound(spans.begin(), spans.end(), span.begin, [](const Span& s, std::int32_t begin) { return s.begin < begin; });
+  if (at == spans.end() || at->begin != span.begin) spans.insert(at, span);
+}
+
 void LlamaDecoder::share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) {
-  llama_memory_seq_cp(llama_get_memory(context_), from, to, begin, end);
+  llama_memory_seq_cp(llama_get_memory(context_), from, to, position(from, begin), position(from, end));
+  if (spans_.empty()) return;
+  // All up to `end`, not only from `begin`: positions follow from everything before. Whoever shares has, or is to have, the same there.
+  const std::vector<Span> known = spans_[static_cast<std::size_t>(from)];
+  for (const Span& span : known) {
+    if (span.begin < end) note(to, span);
+  }
 }
 
 void LlamaDecoder::remove(SeqId seq, std::int32_t begin, std::int32_t end) {
-  llama_memory_seq_rm(llama_get_memory(context_), seq, begin, end);
+  llama_memory_seq_rm(llama_get_memory(context_), seq, position(seq, begin), position(seq, end));
+  if (spans_.empty() || end >= 0) return;
+  std::erase_if(spans_[static_cast<std::size_t>(seq)], [&](const Span& span) { return span.begin >= begin; });
+  if (begin == 0) lost_[static_cast<std::size_t>(seq)] = false;
 }
 
+// Where positions have several dimensions, a sequence's images are part of its state, in front.
 Result<std::vector<std::uint8_t>> LlamaDecoder::save(SeqId seq) {
-  std::vector<std::uint8_t> state(llama_state_seq_get_size(context_, seq));
-  if (state.empty() || llama_state_seq_get_data(context_, state.data(), state.size(), seq) != state.size()) {
+  std::vector<std::uint8_t> state;
+  if (!spans_.empty()) {
+    const auto& spans = spans_[static_cast<std::size_t>(seq)];
+    const std::uint64_t count = spans.size();
+    state.resize(sizeof count + count * sizeof(Span));
+    std::memcpy(state.data(), &count, sizeof count);
+    if (count > 0) std::memcpy(state.data() + sizeof count, spans.data(), count * sizeof(Span));
+  }
+  const std::size_t head = state.size(), size = llama_state_seq_get_size(context_, seq);
+  state.resize(head + size);
+  if (size == 0 || llama_state_seq_get_data(context_, state.data() + head, size, seq) != size) {
     return internal_error("the KV state of a sequence could not be saved");
   }
   return state;
 }
 
 Result<void> LlamaDecoder::restore(SeqId seq, std::span<const std::uint8_t> state) {
+  if (!spans_.empty()) {
+    std::uint64_t count = 0;
+    std::memcpy(&count, state.data(), sizeof count);
+    auto& spans = spans_[static_cast<std::size_t>(seq)];
+    spans.resize(count);
+    if (count > 0) std::memcpy(spans.data(), state.data() + sizeof count, count * sizeof(Span));
+    state = state.subspan(sizeof count + count * sizeof(Span));
+  }
   LogCapture log;
   if (llama_state_seq_set_data(context_, state.data(), state.size(), seq) == 0) {
     llama_memory_seq_rm(llama_get_memory(context_), seq, -1, -1);
@@ -463,7 +584,7 @@ Result<std::unique_ptr<Sampler>> LlamaDecoder::make_sampler(const SamplerSpec& s
 std::string LlamaDecoder::piece(Token token, bool special) const { return common_token_to_piece(vocab_, token, special); }
 
 std::span<const float> LlamaDecoder::logits(int row) const {
-  const float* values = llama_get_logits_ith(context_, row);
+  const float* values = llama_get_logits_ith(context_, context_row(row));
   return values ? std::span(values, static_cast<std::size_t>(llama_vocab_n_tokens(vocab_))) : std::span<const float>();
 }
 

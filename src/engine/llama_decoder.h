@@ -59,11 +59,22 @@ class LlamaDecoder final : public Decoder {
 
   // The raw logits of a row of the last decode(); empty for a row without output.
   std::span<const float> logits(int row) const;
+  // The same row's number in llama.cpp's last batch.
+  int context_row(int row) const { return text_row_.empty() ? row : text_row_[static_cast<std::size_t>(row)]; }
 
  private:
   LlamaDecoder(llama_model* model, llama_context* context);
+  using Rows = std::vector<const BatchToken*>;
+  // Where an image stands in a sequence whose positions have several dimensions: it has many rows and takes few positions.
+  struct Span {
+    std::int32_t begin = 0, rows = 0, positions = 0;
+  };
   Result<void> measure();
   int compute(const llama_batch& batch);
+  Result<void> run(const Rows& rows);
+  void forget(const Rows& rows);
+  std::int32_t position(SeqId seq, std::int32_t place) const;
+  void note(SeqId seq, Span span);
 
   llama_model* model_;
   const llama_vocab* vocab_;
@@ -74,10 +85,17 @@ class LlamaDecoder final : public Decoder {
   bool saves_all_ = false;
   std::shared_ptr<llama_adapter_lora> adapter_;  // in use
   bool adapter_changed_ = false;
+  int width_ = 0;                         // of an image's row
+  int whole_rows_ = 0;                    // of an image that is computed in one pass, at most
+  std::vector<std::vector<Span>> spans_;  // by sequence, in order; where positions have one dimension, none: then a place is a position
+  std::vector<bool> lost_;                // by sequence: a failed pass took a part of it that cannot be computed alone
+  Rows text_, images_, whole_;            // of the current batch
+  std::vector<int> text_row_;             // by row of the batch: its place among text_; empty when there are no images
   // llama_batch as columns, kept between calls.
   std::vector<std::int32_t> token_, pos_, seq_, seq_count_;
   std::vector<std::int32_t*> seq_list_;
   std::vector<std::int8_t> output_;
+  std::vector<float> values_;
 };
 
 // Whether a sampler can be made from them: a grammar that does not parse is found here, before the scheduler's thread sees it. Any thread.

@@ -59,6 +59,7 @@ void NgramDraft::draft(std::span<Want> wants) {
   for (Want& want : wants) {
     NgramIndex::Found found = indices_[static_cast<std::size_t>(want.seq)].continuation(want.tokens, want.limit);
     want.draft = std::move(found.tokens);
+    want.draft.erase(std::find_if(want.draft.begin(), want.draft.end(), is_placeholder), want.draft.end());  // nobody answers with an image
     // The longer the repetition, the likelier it goes on.
     want.evidence = found.match < 4 ? 0 : found.match < 6 ? 1 : found.match < 10 ? 2 : found.match < 20 ? 3 : 4;
   }

@@ -261,13 +261,19 @@ PrefixCache::Node* PrefixCache::split(Node* node, int at) {
   return up;
 }
 
+// The last place up to `at` where the node's edge can be cut; 0 when there is none.
+int PrefixCache::cut(const Node* node, int at) {
+  while (at > 0 && inside_image(node->edge, static_cast<std::size_t>(at))) --at;
+  return std::max(at, 0);
+}
+
 int PrefixCache::evict(int cells) {
   int freed = 0;
   while (freed < cells) {
     Node* leaf = oldest_leaf();
     if (leaf == nullptr) break;
     // The end of an edge goes before its beginning: shorter prefixes serve more requests.
-    if (leaf->length() > cells - freed) { split(leaf, leaf->length() - (cells - freed)); }
+    if (const int at = cut(leaf, leaf->length() - (cells - freed)); at > 0) split(leaf, at);
     freed += leaf->length();
     if (!park(leaf)) drop(leaf);
   }
@@ -341,7 +347,7 @@ void PrefixCache::trim() {
       drop(parked);
     } else if (leaf != nullptr) {
       const auto excess = static_cast<int>((idle_bytes() - limit_ + cell_bytes_ - 1) / cell_bytes_);
-      if (excess < leaf->length() && leaf->children.empty()) split(leaf, leaf->length() - excess);
+      if (const int at = cut(leaf, leaf->length() - excess); at > 0 && leaf->children.empty()) split(leaf, at);
       drop(leaf);
     } else {
       return;

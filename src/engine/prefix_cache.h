@@ -80,6 +80,7 @@ class PrefixCache {
   const Node* root(const AdapterPtr& adapter) const;
   Node* make_root(const AdapterPtr& adapter);
   Node* split(Node* node, int at);
+  static int cut(const Node* node, int at);
   Node* add_leaf(Node* node, std::span<const Token> edge);
   void settle(Node* end, SeqId own);
   Node* follow(Node* from, std::span<const Token> tokens, SeqId seq, int& covered);

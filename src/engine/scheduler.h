@@ -64,7 +64,8 @@ class GenerationSink {
 };
 
 struct Generation {
-  std::vector<Token> prompt;  // not empty
+  std::vector<Token> prompt;     // not empty; ends with text
+  std::vector<ImagePtr> images;  // every piece that the prompt has placeholders of
   int choices = 1;
   std::optional<int> max_tokens;      // per choice; empty = until the model ends or the context is full
   std::vector<SamplerSpec> samplers;  // one per choice
@@ -116,6 +117,9 @@ struct SchedulerStats {
   std::int64_t parks = 0, resumes = 0, preempted_bytes = 0;
   int adapters = 0;  // loaded
   std::int64_t adapter_bytes = 0, adapter_loads = 0, adapter_switches = 0;
+  std::int64_t projector_bytes = 0;  // weights of the vision projector while it is loaded
+  std::int64_t projector_loads = 0, images_encoded = 0;
+  std::int64_t image_bytes = 0;  // encoded images kept
   std::int64_t cancelled = 0, failed = 0, finished = 0, refused = 0;
   bool busy = false;                        // has work
   std::chrono::milliseconds since_tick{0};  // age of the heartbeat; with busy, a large one means the decoder hangs

@@ -58,6 +58,14 @@ struct SchedulerCore::Sequence {
     return all;
   }
   const Generation& generation() const { return request->generation; }
+  // The image that `token` is a placeholder of; null for text.
+  const ImageRows* image(Token token) const {
+    if (!is_placeholder(token)) return nullptr;
+    const auto& images = generation().images;
+    const auto at =
+        std::find_if(images.begin(), images.end(), [&](const ImagePtr& i) { return token <= i->first && token > i->first - i->count; });
+    return at == images.end() ? nullptr : at->get();
+  }
   int prompt_size() const { return static_cast<int>(generation().prompt.size()); }
   int size() const { return static_cast<int>(tokens.size()); }
   int remaining() const { return size() - computed; }
@@ -87,6 +95,18 @@ Result<void> SchedulerCore::check(const Generation& generation) const {
   const int prompt = static_cast<int>(generation.prompt.size());
   const std::string context = "this model's context holds " + std::to_string(max_request_tokens_) + " tokens";
   if (prompt == 0) return invalid("the prompt is empty; send at least one token of text", "prompt");
+  if (is_placeholder(generation.prompt.back()))
+    return invalid("the prompt ends with an image; say after it what is to be done with it", "prompt");
+  const int most =
+      std::min(options_.batch_tokens, decoder_.max_batch()) - options_.max_running;  // those who stream have their rows in each pass
+  for (const ImagePtr& image : generation.images) {
+    if (image->whole && image->count > most) {
+      return Error{ErrorCode::unsupported,
+                   "this model has to see an image in one pass, and passes have room for " + std::to_string(most) +
+                       " rows of images, but this one has " + std::to_string(image->count) + "; send it smaller",
+                   "messages"};
+    }
+  }
   if (prompt >= max_request_tokens_) {
     return Error{ErrorCode::context_length_exceeded, context + ", but the prompt alone has " + std::to_string(prompt) +
                                                          "; shorten it or serve the model with a larger context"};
@@ -378,7 +398,8 @@ void SchedulerCore::add_rows(Sequence& sequence) {
     const bool guessed = pos >= sequence.size();
     const Token token =
         guessed ? sequence.draft[static_cast<std::size_t>(pos - sequence.size())] : sequence.tokens[static_cast<std::size_t>(pos)];
-    batch_.push_back({token, pos, sequence.seq, all || pos + 1 >= sequence.size()});
+    const ImageRows* image = sequence.image(token);
+    batch_.push_back({token, pos, sequence.seq, image == nullptr && (all || pos + 1 >= sequence.size()), image});
   }
 }
 
@@ -428,6 +449,24 @@ bool SchedulerCore::choose_adapter() {
   return true;
 }
 
+// How many further rows the sequence may have in this batch: at most `share`, or all of an image that must be computed at once if `room` suffices. Text and
+// images, and one image and the next, are never together.
+int SchedulerCore::further_rows(const Sequence& s, int share, int room) const {
+  const int most = std::min(share, s.remaining() - s.rows);
+  if (most <= 0 || s.generation().images.empty()) return std::max(most, 0);
+  const auto begin = static_cast<std::size_t>(s.computed + s.rows);
+  const Token token = s.tokens[begin];
+  if (s.rows > 0 && !inside_image(s.tokens, begin) && (is_placeholder(token) || is_placeholder(s.tokens[begin - 1]))) return 0;
+  if (const ImageRows* image = s.image(token)) {
+    const int rest = image->count - (image->first - token);
+    if (image->whole) return rest <= room ? rest : 0;
+    return std::min(most, rest);
+  }
+  int count = 1;
+  while (count < most && !is_placeholder(s.tokens[begin + static_cast<std::size_t>(count)])) ++count;
+  return count;
+}
+
 void SchedulerCore::build_batch() {
   batch_.clear();
   const int limit = std::min(options_.batch_tokens, decoder_.max_batch());
@@ -455,13 +494,22 @@ void SchedulerCore::build_batch() {
     const auto spend = [&](int share, auto rank) {
       std::sort(starting.begin(), starting.end(), [&](const Sequence* a, const Sequence* b) { return rank(*a) < rank(*b); });
       for (Sequence* s : starting) {
-        const int count = std::min(share, s->remaining() - s->rows);
+        const int count = further_rows(*s, share, limit - rows);
         s->rows += count;
         rows += count;
         share -= count;
         budget -= count;
       }
     };
+    // An image that needs much room at once would wait for ever if others always took some first.
+    Sequence* const first = *std::min_element(starting.begin(), starting.end(), [](const Sequence* a, const Sequence* b) {
+      return std::pair(a->background, a->admission) < std::pair(b->background, b->admission);
+    });
+    if (const ImageRows* image = first->image(first->tokens[static_cast<std::size_t>(first->computed)]); image != nullptr && image->whole) {
+      first->rows = further_rows(*first, 1, limit - rows);
+      rows += first->rows;
+      budget -= first->rows;
+    }
     spend(budget / 2, [](const Sequence& s) { return std::tuple(s.background, s.remaining(), s.admission); });
     spend(budget, [](const Sequence& s) { return std::tuple(s.background, s.admission); });
     room = budget;  // guesses get what the prompts leave
@@ -658,6 +706,10 @@ void SchedulerCore::leave(Sequence& s) {
 void SchedulerCore::retire(Sequence& s) {
   if (s.seq < 0) return;
   leave(s);
+  // Half an image is of no use to anybody.
+  const int end = s.computed;
+  while (inside_image(s.tokens, static_cast<std::size_t>(s.computed))) --s.computed;
+  if (s.computed < end) decoder_.remove(s.seq, s.computed, -1);
   if (can_share_ && s.computed > 0) {
     cache_.insert_and_release(s.generation().adapter, std::span(s.tokens).first(static_cast<std::size_t>(s.computed)), s.seq, s.pin);
   } else {

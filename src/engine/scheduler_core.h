@@ -54,6 +54,7 @@ class SchedulerCore {
   Sequence* youngest_running(bool background_only);
   void reserve_growth();
   bool choose_adapter();
+  int further_rows(const Sequence& sequence, int share, int room) const;
   void build_batch();
   void add_drafts(int streams, int rows, int room);
   void add_rows(Sequence& sequence);
