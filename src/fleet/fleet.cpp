@@ -18,6 +18,7 @@
 #include "fleet/model_names.h"
 #include "fleet/private_folder.h"
 #include "fleet/process_memory.h"
+#include "fleet/read_ahead.h"
 #include "fleet/remote_model.h"
 #include "fleet/residency.h"
 
@@ -154,9 +155,11 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
         clock(time),
         changed(loop),
         background(std::make_unique<Background>()),
+        room_for_files(memory.total > 0 ? memory.available : std::numeric_limits<std::int64_t>::max()),
+        gpus(static_cast<int>(memory.gpus.size())),
         residency(host_budget(options, memory), gpu_budgets(memory), options.turn, time) {
     models.reserve(options.models.size());
-    for (const auto& spec : options.models) add(spec, !memory.gpus.empty());
+    for (const auto& spec : options.models) add(spec);
     for (const auto role : {chat::ModelRole::chat, chat::ModelRole::embedding, chat::ModelRole::reranker, chat::ModelRole::classifier,
                             chat::ModelRole::vision, chat::ModelRole::reward}) {
       const auto found = std::find_if(models.begin(), models.end(), [role](const Model& model) { return has_role(model.spec, role); });
@@ -176,10 +179,10 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
     return out;
   }
 
-  void add(const ModelSpec& spec, bool gpus) {
+  void add(const ModelSpec& spec) {
     auto& model = models.emplace_back();
     model.spec = spec;
-    model.index = residency.add(residency_model(spec, gpus));
+    model.index = residency.add(residency_model(spec, gpus > 0));
     model.info = spec.info;
     model.info.id = spec.id;
     model.info.aliases = spec.aliases;
@@ -288,6 +291,7 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
     HostOptions host_options{.supervisor = options.supervisor,
                              .socket = socket_path(model.index),
                              .device = device,
+                             .gpus = gpus,
                              .first_token = device == Residency::cpu ? options.first_token_cpu : options.first_token_gpu,
                              .start_wait = options.start_wait};
     const auto host = model.host = std::make_shared<ModelHost>(io, model.spec, std::move(host_options), clock);
@@ -430,6 +434,7 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
                       {},
                       2s};
     }
+    if (!residency.resident(model.index) && residency.waiting(model.index) == 0) read_ahead.start(model.spec.files, room_for_files);
     const auto arrived = clock.now();
     Waiter waiter(io);
     const auto ticket = residency.arrive(model.index, insist);
@@ -606,6 +611,9 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
   LoopEvent process_changed{io};
   LoopEvent stopped{io};
   std::unique_ptr<Background> background;
+  ReadAhead read_ahead;
+  const std::int64_t room_for_files;  // that are read ahead for one model
+  const int gpus;
   Residency residency;
   std::vector<Model> models;  // never moves
   std::map<Residency::Ticket, Waiter*> waiters;

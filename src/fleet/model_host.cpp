@@ -1,5 +1,7 @@
 #include "fleet/model_host.h"
 
+#include <cstdlib>
+#include <sstream>
 #include <utility>
 
 namespace hearth::fleet {
@@ -9,11 +11,26 @@ using namespace std::chrono_literals;
 
 constexpr auto news_wait = 500ms;  // from the end of a connection to the news that its process has ended
 
+// The GPU by which a process knows the one that we count as `device`: of those that we are shown ourselves.
+std::string cuda_name(int device) {
+  const char* shown = std::getenv("CUDA_VISIBLE_DEVICES");
+  std::istringstream names(shown ? shown : "");
+  std::string name;
+  for (int i = 0; i <= device; ++i) {
+    if (!std::getline(names, name, ',')) return std::to_string(device);
+  }
+  return name;
+}
+
 SupervisorOptions supervisor_options(const ModelSpec& spec, const HostOptions& options) {
   auto out = options.supervisor;
   out.command = spec.command;
   out.socket = options.socket;
   out.name = spec.id;
+  // Shown several GPUs an engine spreads over all of them; shown one it uses it for long prompts even with all layers on the CPU.
+  if (options.device != Residency::cpu && options.gpus > 1) out.environment.push_back("CUDA_VISIBLE_DEVICES=" + cuda_name(options.device));
+  if (options.device == Residency::cpu && options.gpus > 0 && spec.kind == ModelKind::worker)
+    out.environment.emplace_back("CUDA_VISIBLE_DEVICES=");
   if (spec.kind == ModelKind::command) {
     out.foreign =
         ForeignProcess{.model = spec.upstream.remote_model.empty() ? spec.id : spec.upstream.remote_model, .health_path = spec.health_path};

@@ -14,6 +14,7 @@ struct HostOptions {
   SupervisorOptions supervisor;  // limits; the rest is filled in
   std::string socket;
   int device = Residency::cpu;
+  int gpus = 0;  // that the machine has
   std::chrono::milliseconds first_token{0};
   std::chrono::milliseconds start_wait{60'000};
 };

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/buffer.hpp>
@@ -34,8 +35,12 @@ std::vector<char*> pointers(std::vector<std::string>& texts) {
 
 std::vector<std::string> environment(const std::vector<std::string>& extra) {
   std::vector<std::string> all;
+  const auto replaced = [&extra](std::string_view entry) {
+    const auto name = entry.substr(0, entry.find('=') + 1);
+    return std::any_of(extra.begin(), extra.end(), [name](const std::string& ours) { return ours.starts_with(name); });
+  };
   for (char** entry = environ; *entry; ++entry) {
-    if (!std::string_view(*entry).starts_with("HEARTH_")) all.emplace_back(*entry);
+    if (!std::string_view(*entry).starts_with("HEARTH_") && !replaced(*entry)) all.emplace_back(*entry);
   }
   all.insert(all.end(), extra.begin(), extra.end());
   return all;

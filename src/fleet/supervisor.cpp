@@ -167,8 +167,8 @@ class Supervisor::Impl : public std::enable_shared_from_this<Impl> {
     set_state(State::starting);
     auto command = next_command();
     // A worker that aborts shall be gone at once, its reason last: ggml would start a debugger on itself first.
-    const std::vector<std::string> variables =
-        options.foreign ? std::vector<std::string>{} : std::vector<std::string>{"GGML_NO_BACKTRACE=1"};
+    auto variables = options.environment;
+    if (!options.foreign) variables.emplace_back("GGML_NO_BACKTRACE=1");
     auto spawned = command.ok() ? Process::spawn(io, *command, variables, options.foreign ? Process::Bound::group : Process::Bound::leader)
                                 : std::move(command).error();
     if (!spawned.ok()) {

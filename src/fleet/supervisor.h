@@ -35,7 +35,8 @@ struct SupervisorOptions {
   // "--socket <socket>" is added. For a foreign process {port} stands for a port of 127.0.0.1 that was free just before the start; each start gets
   // another.
   std::vector<std::string> command;
-  std::string socket;  // our worker's; at most 107 bytes
+  std::vector<std::string> environment;  // "NAME=value", beside what it inherits
+  std::string socket;                    // our worker's; at most 107 bytes
   std::chrono::milliseconds health_interval{1'000};
   std::chrono::milliseconds unresponsive_limit{
       5'000};  // no answer to health checks for this long (hang_limit if that is shorter): the process hangs

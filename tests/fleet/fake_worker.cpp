@@ -70,6 +70,8 @@ int main(int count, char** arguments) {
 
   const int start = start_number(state);
   std::ofstream(state + ".pid") << getpid();
+  const char* gpu = std::getenv("CUDA_VISIBLE_DEVICES");
+  std::ofstream(state + ".gpu") << option(all, "gpu-layers", "?") << " layers, devices: " << (gpu ? gpu : "all");
   if (mode == "crash_at_start") {
     say("the library is missing");
     return 9;

@@ -445,6 +445,40 @@ TEST_F(FleetTest, StoppingEndsEveryProcessAndSendsEverybodyHome) {
   EXPECT_EQ(late->opened->error().code, ErrorCode::unavailable);
 }
 
+TEST_F(FleetTest, AModelRunsOnOneGpuOrOnNone) {
+  unsetenv("CUDA_VISIBLE_DEVICES");
+  std::vector<MemoryState::Gpu> gpus(2, {.name = "gpu", .total = 1'000 * mib, .free = 320 * mib});  // 64 beside the reserve
+  options_.memory_state = [gpus] { return MemoryState{.total = 1'000 * mib, .available = 500 * mib, .gpus = gpus}; };
+  options_.memory = 500 * mib;
+  add("a", 60);
+  add("b", 60);
+  add("large", 200);
+  add("insisted", 10).gpu_layers = 0;
+  start();
+  const auto gpu_of = [&](const std::string& id) {
+    std::string text;
+    EXPECT_TRUE(ends(chat(id)));
+    std::ifstream file(state_file(id) + ".gpu");
+    std::getline(file, text);
+    return text;
+  };
+  const auto device = [&](std::size_t index) { return fleet_->snapshot()[index].device; };
+  EXPECT_EQ(gpu_of("a"), "-1 layers, devices: 0");
+  EXPECT_EQ(gpu_of("b"), "-1 layers, devices: 1");
+  EXPECT_EQ(gpu_of("large"), "0 layers, devices: ");
+  EXPECT_EQ(gpu_of("insisted"), "0 layers, devices: ");
+  EXPECT_EQ(device(0), "gpu0");
+  EXPECT_EQ(device(1), "gpu1");
+  EXPECT_EQ(device(2), "cpu");
+  EXPECT_EQ(fleet_->snapshot()[0].gpu_bytes, 60 * mib);
+
+  // Where we are shown some of them only, theirs are among those.
+  setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5e", 1);
+  ASSERT_TRUE(test::run(io_, fleet_->unload("b", {"t", "r"})).ok());
+  EXPECT_EQ(gpu_of("b"), "-1 layers, devices: GPU-5e");
+  unsetenv("CUDA_VISIBLE_DEVICES");
+}
+
 // ---- crashes ---------------------------------------------------------------------------------------------------------------------------
 
 TEST_F(FleetTest, ARequestThatADyingProcessDroppedGoesToItsSuccessor) {
