@@ -146,6 +146,7 @@ bool DraftModel::catch_up(std::span<Want*> wants) {
     room -= rows;
     if (keep + static_cast<std::size_t>(rows) < size) {
       want->limit = 0;
+      want->ready = false;
       whole = false;
     }
   }

@@ -15,6 +15,7 @@ constexpr double least_gain = 1.03;  // in tokens a second; less is noise
 constexpr double others_wait = 1.1;  // how much longer a pass may become for streams that gain nothing by it
 constexpr int first_patience = 32, most_patience = 1024;
 constexpr int probe_length = 2;
+constexpr double almost_sure = 0.85;
 // The account, in passes without drafts: what it begins with, where it ends up however good or bad times were, and what each pass adds.
 constexpr double account_begin = 8, account_most = 20, account_least = -8, account_interest = 0.01;
 
@@ -29,11 +30,13 @@ void PassCost::measured(int rows, double milliseconds) {
 
 bool PassCost::knows(int rows) const { return rows > most_rows || known_[static_cast<std::size_t>(rows)].passes >= enough_passes; }
 
-int PassCost::furthest() const {
-  int largest = most_rows;
-  while (largest > 0 && known_[static_cast<std::size_t>(largest)].passes == 0) --largest;
-  return 2 * largest + 2;
+int PassCost::largest() const {
+  int rows = most_rows;
+  while (rows > 0 && known_[static_cast<std::size_t>(rows)].passes == 0) --rows;
+  return rows;
 }
+
+int PassCost::furthest() const { return 2 * largest() + 2; }
 
 // Between measured row counts a straight line; past the largest the line goes on.
 double PassCost::of(int rows) const {
@@ -72,10 +75,10 @@ void Speculator::measured(int rows, double milliseconds) {
 void Speculator::settle() {
   const Pass pass = std::exchange(pass_, {});
   const double plain = cost_.of(pass.streams);
-  if (pass.streams == 0 || plain <= 0) return;
-  double change = -pass.draft_milliseconds / plain;
-  if (pass.rows > 0) change += account_interest + static_cast<double>(pass.accepted) / pass.streams;
-  if (pass.rows > pass.streams) change -= cost_.of(pass.rows) / plain - 1;
+  if (pass.streams == 0 || pass.rows == 0 || plain <= 0) return;
+  const double gained = static_cast<double>(pass.accepted) / pass.streams;
+  const double spent = (std::max(cost_.of(pass.rows) - plain, 0.0) + pass.draft_milliseconds) / plain;
+  const double change = account_interest + gained - spent;
   account_ = std::clamp(account_ + change, account_least, account_most);
 }
 
@@ -159,20 +162,23 @@ void Speculator::draft(std::span<DraftSource::Want> wants, int streams, int rows
       since_plain_ = 0;
       return;
     }
-    room = std::min(room, cost_.furthest() - rows);
-    if (room <= 0) return;
   }
+  const int near = options_.adaptive ? std::clamp(cost_.furthest() - rows, 0, room) : room;
   const bool costs = source_.milliseconds_per_token().has_value();
   for (auto& want : wants) want.limit = std::min({want.limit, options_.max_draft, room});
   if (!costs) source_.draft(wants);
   std::vector<int> available;
   std::vector<double> chance;
   for (const auto& want : wants) {
-    available.push_back(costs ? want.limit : static_cast<int>(want.draft.size()));
+    available.push_back(std::min(costs ? want.limit : static_cast<int>(want.draft.size()), near));
     chance.push_back(right(want));
   }
-  std::vector<int> chosen = lengths(available, chance, streams, rows, room);
-  if (options_.adaptive) probe(wants, available, streams, rows, room, chosen);
+  std::vector<int> chosen = lengths(available, chance, streams, rows, near);
+  if (options_.adaptive) probe(wants, available, streams, rows, near, chosen);
+  // Two rows may cost much more than one and thirty hardly more than ten. With a long repetition at hand, and nobody else there to wait, finding that out
+  // is nearly free, and needed once.
+  const int far = static_cast<int>(wants[0].draft.size());
+  if (options_.adaptive && !costs && rows == 1 && chosen[0] == 0 && chance[0] >= almost_sure && far >= 2 * cost_.largest()) chosen[0] = far;
   if (costs) {
     std::vector<DraftSource::Want> asked;
     std::vector<std::size_t> whose;
@@ -198,6 +204,10 @@ void Speculator::draft(std::span<DraftSource::Want> wants, int streams, int rows
     if (static_cast<int>(draft.size()) > chosen[i]) draft.resize(static_cast<std::size_t>(chosen[i]));
     if (chosen[i] == 0) continue;
     Habit& h = habit(wants[i].seq);
+    if (!wants[i].ready) {
+      h.probing = false;  // and the next pass will probe again
+      continue;
+    }
     h.silent = 0;
     h.evidence = wants[i].evidence;
     if (draft.empty()) judge(h, 0, true);  // nothing to say is nothing right

@@ -20,16 +20,16 @@ namespace hearth::engine {
 struct Speculation {
   enum class Mode {
     off,
-    automatic,  // mtp when the model has heads for it, else draft when a draft model is given, else lookup; off for recurrent models
+    automatic,  // draft when a draft model is given, else lookup; off for recurrent models
     lookup,     // what followed the last tokens when they stood earlier in the prompt or answer
     draft,      // a small model of the same vocabulary
-    mtp,        // the model's own heads for the tokens after the next
+    mtp,        // the model's own heads for the tokens after the next: refused by name, this engine does not run them
   };
   Mode mode = Mode::automatic;
   std::string draft_model;       // GGUF; its vocabulary is the model's
   int max_draft = 32;            // tokens guessed at once, at most
   int lookup_tokens = 3;         // the shortest repetition that counts as one
-  float least_confidence = 0.5;  // draft, mtp: a guess ends where its own probability falls below
+  float least_confidence = 0.5;  // draft: a guess ends where its own probability falls below
   bool adaptive = true;          // false: always as long as possible, for tests and measurements
 };
 
@@ -41,7 +41,8 @@ class DraftSource {
     std::span<const Token> tokens;  // the whole sequence; as long as it keeps its id it only grows
     int limit = 0;                  // tokens, at most
     std::vector<Token> draft;       // the answer; may be shorter, or empty
-    int evidence = 2;  // the answer: how good its grounds are, below evidence_levels; what comes of each level is learned separately
+    bool ready = true;  // the answer: false while the source is still reading what the sequence holds, and so has nothing to say yet
+    int evidence = 2;   // the answer: how good its grounds are, below evidence_levels; what comes of each level is learned separately
   };
   static constexpr int evidence_levels = 5;
 
@@ -62,6 +63,7 @@ class PassCost {
   void measured(int rows, double milliseconds);
   double of(int rows) const;   // 0 while nothing is known
   bool knows(int rows) const;  // from several passes of its own, or because it is past most_rows
+  int largest() const;         // rows of the largest pass that was measured
   int furthest() const;        // rows that may be tried next: what lies far from anything measured could cost anything
 
  private:

@@ -100,13 +100,20 @@ TEST(PassCost, BetweenAndBeyondWhatWasMeasured) {
 struct Talker final : DraftSource {
   void draft(std::span<Want> wants) override {
     ++asked;
-    for (auto& want : wants) want.draft.assign(static_cast<std::size_t>(mute ? 0 : want.limit), 1);
+    if (asked <= reading) {
+      for (auto& want : wants) want.ready = false;
+      return;
+    }
+    for (auto& want : wants) {
+      want.draft.assign(static_cast<std::size_t>(mute ? 0 : want.limit), 1);
+      want.evidence = evidence;
+    }
   }
   void drop(SeqId) override {}
   std::optional<double> milliseconds_per_token() const override { return cost; }
   std::optional<double> cost;
   bool mute = false;
-  int asked = 0;
+  int asked = 0, reading = 0, evidence = 2;
 };
 
 class SpeculatorTest : public testing::Test {
@@ -189,12 +196,35 @@ TEST_F(SpeculatorTest, ADearDraftModelIsNotAsked) {
   EXPECT_LE(drafted, 40) << "one right guess for 70 ms where a pass of 100 ms gives one as well";
 }
 
+TEST_F(SpeculatorTest, ManyRowsAreTriedWhereFewDoNotPay) {
+  talker.evidence = 4;
+  // One row 20 ms, two 80, each further one 12: five rows lose, thirty win.
+  int drafted = 0;
+  for (int i = 0; i < 100; ++i) {
+    std::vector<DraftSource::Want> wants{{.seq = 0, .tokens = tokens, .limit = 32}};
+    speculator.draft(wants, 1, 1, 100);
+    const int n = static_cast<int>(wants[0].draft.size());
+    drafted += n;
+    speculator.measured(1 + n, n == 0 ? 20 : 68 + 12 * n);
+    speculator.verified(0, n, n, false);
+  }
+  EXPECT_GT(drafted, 2000);
+}
+
 TEST_F(SpeculatorTest, ADraftModelThatIsNeverSureIsSeldomAsked) {
   talker.cost = 20;
   talker.mute = true;
   for (int i = 0; i < 1000; ++i) pass(1, 1, 1, 100, 1);
   EXPECT_LE(talker.asked, 60);
   EXPECT_GT(talker.asked, 1);
+}
+
+TEST_F(SpeculatorTest, ADraftModelThatStillReadsThePromptIsNotTakenToBeWrong) {
+  talker.cost = 2;
+  talker.reading = 60;
+  int drafted = 0;
+  for (int i = 0; i < 200; ++i) drafted += pass(1, 1, 32, 100, 1)[0];
+  EXPECT_GT(drafted, 1000);
 }
 
 // ---- in the scheduler ----
