@@ -119,7 +119,7 @@ class Planner {
       spec.remotes.push_back({url->endpoint, url->base_path});
       spec.upstream = upstream(config_.model("", "", true));
       spec.upstream.name = address;
-      spec.upstream.tell_tenant = false;
+      spec.upstream.own_engine = false;
       spec.upstream.retries = 2;
       spec.upstream.api_key = config_.text("engine.api_key");
       if (plan_.options.models.empty()) spec.aliases = config_.list("model.aliases");
@@ -461,7 +461,7 @@ class Planner {
     out.concurrency.running = static_cast<int>(model.integer("concurrency"));
     if (model.integer("max_tokens") > 0) out.max_tokens = static_cast<int>(model.integer("max_tokens"));
     out.dialect = wire::dialect_from_name(model.text("tool_dialect"));
-    out.tell_tenant = kind == "worker";
+    out.own_engine = kind == "worker";
     if (kind == "openai" || kind == "anthropic") out.retries = 2;
     return out;
   }

@@ -5,12 +5,9 @@
 
 #include <boost/asio/io_context.hpp>
 #include <memory>
-#include <string>
 #include <vector>
 
-#include "fleet/upstream.h"
-#include "net/http.h"
-#include "wire/provider.h"
+#include "fleet/http_service.h"
 
 namespace hearth::fleet {
 
@@ -30,9 +27,7 @@ class AnthropicUpstream final : public wire::Provider {
   net::Task<Result<std::vector<chat::TokenInfo>>> score(chat::Request request, wire::Caller caller) override;
 
  private:
-  class Impl;
-  class Stream;
-  std::shared_ptr<Impl> impl_;
+  std::shared_ptr<HttpService> service_;
 };
 
 }  // namespace hearth::fleet

@@ -7,7 +7,8 @@ namespace hearth::net {
 
 Result<void> SseDecoder::feed(std::string_view bytes, std::vector<SseEvent>& out) {
   std::size_t at = 0;
-  std::size_t lf = 0;  // the first LF at or after `at`, as far as it is known
+  std::size_t begun = 0;  // where the event begins, as far as it is in `bytes`
+  std::size_t lf = 0;     // the first LF at or after `at`, as far as it is known
   while (at < bytes.size()) {
     if (std::exchange(after_cr_, false) && bytes[at] == '\n') {
       ++at;
@@ -15,7 +16,7 @@ Result<void> SseDecoder::feed(std::string_view bytes, std::vector<SseEvent>& out
     }
     if (lf <= at) lf = std::min(bytes.find('\n', at), bytes.size());
     const auto part = bytes.substr(at, std::min(bytes.substr(0, lf).find('\r', at), lf) - at);
-    if (line_.size() + event_.data.size() + event_.event.size() + part.size() > limit_) {
+    if (std::max(line_.size() + event_.data.size() + event_.event.size() + part.size(), raw_.size()) > limit_) {
       return Error{ErrorCode::upstream_failed, "a server-sent event is longer than " + std::to_string(limit_) + " bytes"};
     }
     at += part.size();
@@ -24,6 +25,8 @@ Result<void> SseDecoder::feed(std::string_view bytes, std::vector<SseEvent>& out
       break;
     }
     after_cr_ = bytes[at++] == '\r';
+    const bool blank = line_.empty() && part.empty();
+    const std::size_t known = out.size();
     if (line_.empty()) {
       end_line(part, out);
     } else {
@@ -31,7 +34,14 @@ Result<void> SseDecoder::feed(std::string_view bytes, std::vector<SseEvent>& out
       end_line(line_, out);
       line_.clear();
     }
+    if (keep_raw_ && blank) {
+      if (after_cr_ && at < bytes.size() && bytes[at] == '\n') after_cr_ = false, ++at;
+      if (out.size() > known) out.back().raw = raw_.append(bytes, begun, at - begun);
+      raw_.clear();
+      begun = at;
+    }
   }
+  if (keep_raw_) raw_.append(bytes, begun, bytes.size() - begun);
   return {};
 }
 

@@ -253,7 +253,7 @@ TEST_F(PlanFleet, RemotesHaveEndpointsAndBasePaths) {
   EXPECT_EQ(models[0].upstream.concurrency.running, 4);
   EXPECT_EQ(models[0].upstream.max_tokens, 100);
   EXPECT_EQ(models[0].upstream.dialect, wire::Dialect::hermes);
-  EXPECT_FALSE(models[0].upstream.tell_tenant) << "who asks stays here";
+  EXPECT_FALSE(models[0].upstream.own_engine) << "who asks stays here";
   EXPECT_FALSE(models[1].upstream.dialect.has_value());
   ASSERT_EQ(models[1].remotes.size(), 2u);
   EXPECT_EQ(models[1].remotes[1].base_path, "");

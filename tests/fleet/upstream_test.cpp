@@ -74,6 +74,41 @@ class UpstreamTest : public ::testing::Test {
   std::unique_ptr<HttpUpstream> upstream_;
 };
 
+// What a client of the same protocol would get: the frames, without what it did not ask for.
+std::string passed(HttpUpstream& upstream, net::asio::io_context& io, chat::Request request, wire::Protocol protocol) {
+  auto origin = std::make_shared<wire::Origin>();
+  origin->protocol = protocol;
+  auto stream = test::run(io, upstream.generate(std::move(request), {"alice", "req_1", origin}));
+  if (!stream.ok()) return stream.error().message;
+  std::string out;
+  while (!test::run(io, (*stream)->next()).empty()) {
+    if ((*stream)->raw_protocol() == wire::Protocol::openai_chat) out += (*stream)->raw();
+  }
+  return out;
+}
+
+TEST_F(UpstreamTest, PassesTheFramesOfItsOwnProtocolByteForByte) {
+  engine_.frames[1] = "data:   {\"choices\" : [ {\"index\":0,\"delta\":{\"content\":\"l\\u006f\"}} ], \"odd\": [1e3]}\r\n\r\n";
+  engine_.frames.insert(engine_.frames.begin() + 1, ": waiting\n\n");
+  const auto& frames = engine_.frames;
+  chat::Request asking = question();
+  asking.include_usage = true;
+  EXPECT_EQ(passed(upstream(), io_, asking, wire::Protocol::openai_chat), frames[0] + frames[2] + frames[3] + frames[4] + frames[5]);
+  EXPECT_EQ(passed(upstream(), io_, question(), wire::Protocol::openai_chat), frames[0] + frames[2] + frames[3] + frames[5]);
+  EXPECT_EQ(passed(upstream(), io_, question(), wire::Protocol::anthropic), "");
+}
+
+TEST_F(UpstreamTest, ClosesPassedFramesWhereTheEngineForgets) {
+  engine_.frames.pop_back();
+  const auto out = passed(upstream(), io_, question(), wire::Protocol::openai_chat);
+  EXPECT_TRUE(out.ends_with("data: [DONE]\n\n")) << out;
+}
+
+TEST_F(UpstreamTest, FramesThatNameTheModelOtherwiseDoNotPass) {
+  options_.remote_model = "its/own-name";
+  EXPECT_EQ(passed(upstream(), io_, question(), wire::Protocol::openai_chat), "");
+}
+
 TEST_F(UpstreamTest, StreamsEventsAndTellsWhoAsks) {
   const auto all = events();
   EXPECT_EQ(text_of(all), "Hello");
@@ -203,7 +238,7 @@ TEST_F(UpstreamTest, ARemoteEndpointHasAPathAModelAndHeadersOfItsOwnAndLearnsNoT
   options_.remote_model = "vendor/model";
   options_.api_key = "secret";
   options_.headers = {{"X-Title", "hearth"}, {"authorization", "Token other"}};
-  options_.tell_tenant = false;
+  options_.own_engine = false;
   EXPECT_EQ(text_of(events()), "Hello");
   const auto& seen = engine_.seen.at(0);
   EXPECT_EQ(seen.target, "/api/v1/chat/completions");
@@ -444,11 +479,11 @@ INSTANTIATE_TEST_SUITE_P(
                 "worker answered nonsense: the upstream's answer makes no sense"},
         Instead{"list", "[1,2]", ErrorCode::upstream_failed, "worker answered nonsense"},
         Instead{"half_a_document", R"({"choices":[{"index":0,"mess)", ErrorCode::upstream_failed, "worker answered nonsense"},
-        Instead{"nothing", "", ErrorCode::upstream_failed, "stopped while answering"},
-        Instead{"spaces", "  \n\n ", ErrorCode::upstream_failed, "stopped while answering"},
-        Instead{"words", "upstream connect error", ErrorCode::upstream_failed, "stopped while answering"},
+        Instead{"nothing", "", ErrorCode::upstream_failed, "before it began"},
+        Instead{"spaces", "  \n\n ", ErrorCode::upstream_failed, "before it began"},
+        Instead{"words", "upstream connect error", ErrorCode::upstream_failed, "before it began"},
         Instead{"only_the_end", "data: [DONE]\n\n", ErrorCode::upstream_failed, "worker ended its answer before it began"},
-        Instead{"half_a_frame", "data: {\"choices\":[{\"index\":0,\"delta\":{\"con", ErrorCode::upstream_failed, "stopped while answering"},
+        Instead{"half_a_frame", "data: {\"choices\":[{\"index\":0,\"delta\":{\"con", ErrorCode::upstream_failed, "before it began"},
         Instead{"half_a_call", FakeEngine::chunk(R"({"tool_calls":[{"index":0,"id":"c","function":{"name":"ls","arguments":"{\"p"}}]})"),
                 ErrorCode::upstream_failed, "stopped while answering"}),
     [](const auto& info) { return info.param.what; });

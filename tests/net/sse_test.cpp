@@ -87,5 +87,29 @@ TEST(Sse, EncodesWhatItDecodes) {
   EXPECT_EQ(decode(out), "[|{\"x\":1}][ping|{}]");
 }
 
+TEST(Sse, KeepsTheBytesOfEveryEventWhereverTheyAreSplit) {
+  const std::string first = "event: a\r\ndata: 1\r\n\r\n", second = ": inside\ndata:2\ndata: 3\n\n", third = "data:  4\r\r";
+  const std::string text = first + ": a comment alone\n\n" + second + third;
+  for (std::size_t step = 1; step <= text.size(); ++step) {
+    SseDecoder decoder(SseDecoder::usual_limit, true);
+    std::vector<SseEvent> events;
+    for (std::size_t at = 0; at < text.size(); at += step) ASSERT_TRUE(decoder.feed(std::string_view(text).substr(at, step), events).ok());
+    ASSERT_EQ(events.size(), 3U) << "step " << step;
+    // Split inside its last CRLF, an event ends with the CR; the LF goes with what follows, where it ends the same line.
+    const bool split = events[0].raw.ends_with('\r');
+    EXPECT_EQ(events[0].raw + (split ? "\n" : ""), first) << "step " << step;
+    EXPECT_EQ(events[1].raw, second) << "step " << step;
+    EXPECT_EQ(events[2].raw, third) << "step " << step;
+  }
+}
+
+TEST(Sse, CommentsWithoutEndAreBoundedToo) {
+  SseDecoder decoder(100, true);
+  std::vector<SseEvent> events;
+  bool refused = false;
+  for (int i = 0; i < 100 && !refused; ++i) refused = !decoder.feed(": x\n", events).ok();
+  EXPECT_TRUE(refused);
+}
+
 }  // namespace
 }  // namespace hearth::net
