@@ -411,6 +411,10 @@ MessagesRequest messages_request(const Fields& request, Problem& problem, bool c
   out.request.max_tokens = request.integer("max_tokens", 1, max_int);
   out.request.stream = request.boolean("stream").value_or(false);
 
+  if (request.find("thread") != nullptr) {
+    request.wrong("thread", "cannot be used: no conversation is stored here; send all of its messages, without thread",
+                  ErrorCode::unsupported);
+  }
   Conversation conversation(problem);
   conversation.system(request, "system");
   request.need("messages", "give a list with at least one message");

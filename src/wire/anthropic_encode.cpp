@@ -438,6 +438,8 @@ std::string encode_error(const Error& error, std::string_view request_id) {
   append_field(out, "type", error_type(error.code));
   out += ',';
   append_field(out, "message", error.code == ErrorCode::context_length_exceeded ? context_message(error) : error.message);
+  // The SDK's tool runner sends only what is new, under a thread, and sends everything from then on when it is told so.
+  if (error.code == ErrorCode::unsupported && error.param == "thread") out += R"(,"details":{"error_code":"thread_unsupported_request"})";
   out += "},\"request_id\":";
   if (request_id.empty()) out += "null";
   else append_json_string(out, request_id);

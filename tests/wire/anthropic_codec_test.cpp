@@ -248,6 +248,13 @@ TEST(AnthropicErrors, EveryCodeHasItsType) {
   EXPECT_EQ(type(ErrorCode::internal), "api_error");
 }
 
+TEST(AnthropicErrors, AThreadIsRefusedSoThatTheSdkGoesOnWithoutIt) {
+  const auto refused = parse_json(encode_error({ErrorCode::unsupported, "why", "thread", {}}, ""));
+  EXPECT_EQ(refused->at("error").at("details").at("error_code"), "thread_unsupported_request");
+  const auto other = parse_json(encode_error({ErrorCode::unsupported, "why", "output_config", {}}, ""));
+  EXPECT_FALSE(other->at("error").get_object().contains("details"));
+}
+
 TEST(AnthropicErrors, ASmallContextIsToldInTheWordsAgentsKnow) {
   const auto message = [](std::string said, std::string param = "") {
     const auto document = parse_json(encode_error({ErrorCode::context_length_exceeded, std::move(said), std::move(param), {}}, "r"));
