@@ -11,6 +11,7 @@
 
 #include "app/commands.h"
 #include "app/machine.h"
+#include "app/models_config.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "catalog/default_model.h"
@@ -92,44 +93,100 @@ Finding check_memory(const Memory& memory) {
   return out;
 }
 
-Finding check_model(const Config& config, const Memory& memory, const std::vector<engine::Device>& devices) {
-  const std::string& path = config.text("model.path");
-  const auto model = path == catalog::embedded_path ? catalog::parse_model(catalog::default_model(), path) : catalog::read_model(path);
-  if (!model) return {"model", State::bad, model.error().message, "set model.path (--model PATH) to a whole GGUF file"};
-  const std::string& kv_type = config.text("model.kv_type");
-  const std::int64_t configured = config.integer("model.context");
-  const std::int64_t context = configured > 0 ? configured : catalog::default_context(*model);
-  const auto need = catalog::estimate_memory(*model, context, kv_type);
+// Bytes a model may take: on one GPU, where it may go there, or in host memory.
+std::uint64_t room_for(const fleet::ModelSpec& spec, const Memory& memory, const std::vector<engine::Device>& devices) {
+  std::uint64_t out = memory.available;
+  for (const auto& device : devices) {
+    if (device.gpu && spec.gpu_layers != 0) out = std::max(out, static_cast<std::uint64_t>(device.memory_free));
+  }
+  return out;
+}
+
+// The largest context that fits, in steps people use.
+std::string smaller_context(const fleet::ModelSpec& spec, std::uint64_t have) {
+  const auto model =
+      spec.files.empty() ? catalog::parse_model(catalog::default_model(), catalog::embedded_path) : catalog::read_model(spec.files.front());
+  if (!model) return model.error().message;
+  const auto of_one = catalog::kv_bytes_per_token(*model, "f16");
+  const std::int64_t context = of_one == 0 ? 0 : static_cast<std::int64_t>(spec.need.kv / of_one);
+  const bool beyond_training = model->context > 0 && context > model->context;
+  for (std::int64_t smaller = beyond_training ? model->context : context / 2; smaller >= 2048; smaller /= 2) {
+    for (const std::string_view type : {"f16", "q8_0"}) {
+      if (catalog::estimate_memory(*model, smaller, type).total() > have) continue;
+      return fmt::format("does not fit: --context {}{} would", smaller, type == "f16" ? "" : " --kv-type q8_0");
+    }
+  }
+  return "does not fit with any useful context: take a smaller model or a smaller quantisation";
+}
+
+Finding check_model(const fleet::ModelSpec& spec, const Memory& memory, const std::vector<engine::Device>& devices) {
+  if (spec.kind == fleet::ModelKind::openai || spec.kind == fleet::ModelKind::anthropic) {
+    std::string where;
+    for (const auto& remote : spec.remotes) where += (where.empty() ? "" : ", ") + net::to_string(remote.endpoint) + remote.base_path;
+    return {"model", State::ok, fmt::format("{}: served by {} (not asked)", spec.id, where), {}};
+  }
+  if (spec.need.total() == 0)
+    return {"model", State::warn, fmt::format("{}: its memory is not known, so it counts as none", spec.id),
+            "set memory or path in its table"};
+  std::string what =
+      spec.info.architecture.empty() ? "" : fmt::format(" ({}, {})", catalog::printable(spec.info.architecture), spec.info.quantisation);
   Finding out{"model",
               State::ok,
-              fmt::format("{} ({}, {}): about {} with a context of {} and {} KV", path, catalog::printable(model->architecture),
-                          model->quantisation, show_bytes(need.total()), context, kv_type),
+              fmt::format("{}{}: about {} with a context of {}", spec.id, what, show_bytes(spec.need.total()), spec.info.context),
               {}};
-  std::uint64_t gpu_free = 0;
-  for (const auto& device : devices) {
-    if (device.gpu) gpu_free += static_cast<std::uint64_t>(device.memory_free);
-  }
-  const std::uint64_t have = std::max(memory.available, config.integer("model.gpu_layers") == 0 ? 0 : gpu_free);
+  const std::uint64_t have = room_for(spec, memory, devices);
   if (have == 0) return out;
   out.detail += fmt::format("; {} available", show_bytes(have));
-  const bool beyond_training = model->context > 0 && context > model->context;
-  if (need.total() <= have) {
-    if (beyond_training) {
-      out.state = State::warn;
-      out.change = fmt::format("the model was trained for {} tokens, answers degrade beyond: --context {}", model->context, model->context);
-    }
-    return out;
-  }
+  if (spec.need.total() <= have) return out;
   out.state = State::bad;
-  // The largest context that fits, in steps people use.
-  for (std::int64_t smaller = beyond_training ? model->context : context / 2; smaller >= 2048; smaller /= 2) {
-    for (const std::string_view type : {std::string_view(kv_type), std::string_view("q8_0")}) {
-      if (catalog::estimate_memory(*model, smaller, type).total() > have) continue;
-      out.change = fmt::format("does not fit: --context {}{} would", smaller, type == kv_type ? "" : " --kv-type q8_0");
-      return out;
+  out.change = spec.kind == fleet::ModelKind::command ? "does not fit: take a smaller model, or less context in its command"
+                                                      : smaller_context(spec, have);
+  return out;
+}
+
+// Which models fit side by side in host memory, and which would take turns.
+std::vector<Finding> check_together(const FleetPlan& plan, const Memory& memory) {
+  const auto budget = plan.options.memory >= 0 ? static_cast<std::uint64_t>(plan.options.memory) : memory.available;
+  std::vector<const fleet::ModelSpec*> local;
+  for (const auto& spec : plan.options.models) {
+    if (spec.kind == fleet::ModelKind::worker || spec.kind == fleet::ModelKind::command) local.push_back(&spec);
+  }
+  if (local.size() < 2 || budget == 0) return {};
+  std::uint64_t pinned = 0, used = 0;
+  std::string together, turns;
+  for (const bool first : {true, false}) {  // the pinned ones, then the others
+    for (const auto* spec : local) {
+      if (spec->pinned != first) continue;
+      if (first) pinned += spec->need.total();
+      auto& list = used + spec->need.total() <= budget ? together : turns;
+      if (&list == &together) used += spec->need.total();
+      list += (list.empty() ? "" : ", ") + spec->id;
     }
   }
-  out.change = "does not fit with any useful context: take a smaller model or a smaller quantisation";
+  if (pinned > budget) {
+    return {{"fleet", State::bad,
+             fmt::format("the pinned models take about {}, and {} are available", show_bytes(pinned), show_bytes(budget)),
+             "pin fewer models, or smaller ones"}};
+  }
+  if (turns.empty())
+    return {{"fleet", State::ok, fmt::format("all models fit side by side: about {} of {}", show_bytes(used), show_bytes(budget)), {}}};
+  return {{"fleet",
+           State::ok,
+           fmt::format("on the CPU {} fit side by side in {}; {} would take turns with them", together.empty() ? "none" : together,
+                       show_bytes(budget), turns),
+           {}}};
+}
+
+std::vector<Finding> check_models(const Config& config, const Memory& memory, const std::vector<engine::Device>& devices) {
+  const auto plan = plan_fleet(config, {.program = "hearth", .available = memory.available, .engine_models = {}});
+  if (!plan) return {{"model", State::bad, plan.error().message, "correct the path, or the table it stands in"}};
+  std::vector<Finding> out;
+  for (const auto& spec : plan->options.models) out.push_back(check_model(spec, memory, devices));
+  for (auto& finding : check_together(*plan, memory)) out.push_back(std::move(finding));
+  for (const auto& warning : plan->warnings) {
+    // What does not fit was said above.
+    if (warning.find("needs about") == std::string::npos) out.push_back({"models", State::warn, warning, {}});
+  }
   return out;
 }
 
@@ -165,7 +222,7 @@ int doctor(const DoctorFlags& flags) {
   for (auto& finding : check_gpus(devices)) findings.push_back(std::move(finding));
   findings.push_back(check_memory(memory));
   if (config.ok()) {
-    findings.push_back(check_model(*config, memory, devices));
+    for (auto& finding : check_models(*config, memory, devices)) findings.push_back(std::move(finding));
     findings.push_back(check_port(*config));
   }
   const bool broken = std::any_of(findings.begin(), findings.end(), [](const Finding& f) { return f.state == State::bad; });

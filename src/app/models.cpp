@@ -190,16 +190,36 @@ std::vector<std::string> default_folders() {
   return out;
 }
 
+// The files that the configuration names, and those of its folder.
+std::vector<std::string> configured_paths() {
+  const auto config = load_config({.file = {}, .environment = process_environment, .flags = {}});
+  std::vector<std::string> out;
+  if (!config) return out;
+  const auto add = [&](const std::string& path) {
+    if (!path.empty() && path != catalog::embedded_path) out.push_back(path);
+  };
+  add(config->text("model.path"));
+  for (const auto& model : config->models) add(model.text("path"));
+  for (const auto& path : catalog::list_models(config->text("fleet.folder"))) add(path.string());
+  return out;
+}
+
 int list(const ModelFlags& flags) {
   for (const auto& folder : flags.folders) {
     std::error_code ec;
     if (!std::filesystem::is_directory(folder, ec)) return fail({ErrorCode::io, folder + " is not a folder", {}});
   }
   std::vector<std::string> paths;
-  if (flags.folders.empty()) paths.emplace_back(catalog::embedded_path);
+  if (flags.folders.empty()) {
+    paths.emplace_back(catalog::embedded_path);
+    for (auto& path : configured_paths()) paths.push_back(std::move(path));
+  }
   for (const auto& folder : flags.folders.empty() ? default_folders() : flags.folders) {
     for (const auto& path : catalog::list_models(folder)) paths.push_back(path.string());
   }
+  std::set<std::string> seen;
+  std::erase_if(paths,
+                [&](const std::string& path) { return !seen.insert(std::filesystem::path(path).lexically_normal().string()).second; });
   json::array out;
   if (!flags.json) fmt::print("{:<12}{:<10}{:>10}{:>12}{:>10}  {}\n", "architecture", " quant", "parameters", "size", "context", "path");
   for (const auto& path : paths) {
@@ -216,7 +236,8 @@ int list(const ModelFlags& flags) {
   }
   if (flags.json) print_json(out);
   if (!flags.json && flags.folders.empty())
-    fmt::print("\nLooked in: {}. `hearth models list FOLDER` looks elsewhere.\n", fmt::join(default_folders(), ", "));
+    fmt::print("\nLooked in the configuration and in {}. `hearth models list FOLDER` looks elsewhere.\n",
+               fmt::join(default_folders(), ", "));
   return exit_ok;
 }
 
@@ -232,7 +253,8 @@ void add_models(CLI::App& program, int& exit_code) {
       "  hearth models verify qwen3-8b.gguf");
   auto flags = std::make_shared<ModelFlags>();
 
-  auto* list_command = command->add_subcommand("list", "List the GGUF files in folders, and the built-in model");
+  auto* list_command =
+      command->add_subcommand("list", "List the GGUF files in folders; without any, those of the configuration and the built-in model");
   list_command->add_option("folders", flags->folders, "Folders to look in, with their subfolders")->type_name("FOLDER");
   list_command->add_flag("--json", flags->json, "Print JSON");
   list_command->footer("Example:\n  hearth models list ~/models --json");

@@ -213,7 +213,7 @@ class Planner {
     spec.layers = static_cast<int>(summary.layers) + 1;
     if (model.text("path") != catalog::embedded_path) spec.files = summary.files;
     auto& info = spec.info;
-    info.created = changed_at(summary.files.front());
+    info.created = changed_at(model.text("path") == catalog::embedded_path ? surroundings_.program : summary.files.front());
     info.architecture = summary.architecture;
     info.quantisation = summary.quantisation;
     info.parameters = static_cast<std::int64_t>(summary.parameters);

@@ -72,6 +72,8 @@ int worker(const WorkerFlags& flags) {
   for (const auto& [name, path] : config->keys("model.adapters")) engine.adapters.push_back({.name = name, .path = path});
   engine.adapter_folder = config->text("model.adapter_folder");
   engine.adapter_bytes = config->integer("model.adapter_bytes");
+  engine.projector_path = config->text("model.mmproj");
+  engine.projector_idle = std::chrono::milliseconds(std::max<std::int64_t>(config->integer("model.mmproj_idle"), 0));
   engine.speculation = speculation(*config);
   engine.scheduler.max_running = static_cast<int>(config->integer("scheduler.parallel"));
   engine.scheduler.queue_limit = static_cast<int>(config->integer("scheduler.queue_limit"));

@@ -81,6 +81,9 @@ TEST_F(Cli, HelpOfEveryCommandHasExamples) {
                                                                                        {"serve"},
                                                                                        {"worker"},
                                                                                        {"chat"},
+                                                                                       {"ps"},
+                                                                                       {"load"},
+                                                                                       {"unload"},
                                                                                        {"models"},
                                                                                        {"models", "list"},
                                                                                        {"models", "inspect"},
@@ -127,7 +130,7 @@ TEST_F(Cli, CompletionScriptsAreValidAndComplete) {
   for (const char* shell : {"bash", "zsh", "fish"}) {
     const auto done = run({"completion", shell});
     EXPECT_EQ(done.exit_code, 0) << done.err;
-    for (const char* word : {"serve", "inspect", "kv-type", "api-key-file"}) EXPECT_HAS(done.out, word);
+    for (const char* word : {"serve", "inspect", "kv-type", "api-key-file", "unload", "keep", "models-folder"}) EXPECT_HAS(done.out, word);
   }
   const std::string script = write("completion.bash", run({"completion", "bash"}).out);
   const std::string check = "bash -n " + script + " && bash -c 'source " + script +
@@ -281,6 +284,148 @@ TEST_F(Cli, DoctorChecksTheMachine) {
   done = run({"doctor", "--config", "none", "--port", "0", "--context", "200000000"});
   EXPECT_EQ(done.exit_code, 1);
   EXPECT_HAS(done.out, "does not fit: --context");
+}
+
+TEST_F(Cli, DoctorSaysWhichModelsFitTogether) {
+  fs::copy(nano(), home_ / "a.gguf");
+  const auto doctor = [&](const std::string& toml) { return run({"doctor", "--config", write("hearth.toml", toml), "--port", "0"}); };
+  const std::string two = "[models.one]\npath = \"a.gguf\"\n[models.two]\npath = \"a.gguf\"\n";
+  auto done = doctor(two);
+  EXPECT_EQ(done.exit_code, 0) << done.out;
+  EXPECT_HAS(done.out, "one (llama, F16): about");
+  EXPECT_HAS(done.out, "two (llama, F16): about");
+  EXPECT_HAS(done.out, "all models fit side by side");
+  done = doctor("[fleet]\nmemory = \"80MiB\"\n" + two);
+  EXPECT_EQ(done.exit_code, 0) << done.out;
+  EXPECT_HAS(done.out, "one fit side by side in 80.0 MiB; two would take turns");
+  done = doctor(
+      "[fleet]\nmemory = \"80MiB\"\n[models.one]\npath = \"a.gguf\"\npinned = true\n[models.two]\npath = \"a.gguf\"\npinned = true\n");
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.out, "the pinned models take about");
+  done = doctor("[models.one]\npath = \"none.gguf\"\n");
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.out, "none.gguf");
+  done = doctor("[models.far]\nkind = \"openai\"\nurl = \"https://a.example/api/v1\"\n");
+  EXPECT_EQ(done.exit_code, 0) << done.out;
+  EXPECT_HAS(done.out, "far: served by https://a.example:443/api (not asked)");
+}
+
+TEST_F(Cli, ModelsListShowsWhatIsConfigured) {
+  fs::copy(nano(), home_ / "a.gguf");
+  fs::create_directories(home_ / "m");
+  fs::copy(nano(), home_ / "m/b.gguf");
+  const std::string file = write("hearth.toml", "[fleet]\nfolder = \"m\"\n[models.one]\npath = \"a.gguf\"\n");
+  const auto done = run({"models", "list"}, {"HEARTH_CONFIG=" + file});
+  EXPECT_EQ(done.exit_code, 0);
+  EXPECT_HAS(done.out, (home_ / "a.gguf").string());
+  EXPECT_HAS(done.out, (home_ / "m/b.gguf").string());
+}
+
+TEST_F(Cli, ServeRefusesTwoModelsOfOneName) {
+  fs::copy(nano(), home_ / "a.gguf");
+  const std::string file = write("hearth.toml", "[models.one]\npath = \"a.gguf\"\n[models.two]\npath = \"a.gguf\"\naliases = [\"one\"]\n");
+  const auto done = run({"serve", "--port", "0", "--config", file});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "two models are called \"one\": " + file + ":1 and " + file + ":3 (an alias of \"two\")");
+}
+
+// `hearth serve` as a child on a free port, with two models.
+class Served {
+ public:
+  explicit Served(const fs::path& home) {
+    std::ofstream(home / "served.toml")
+        << "[models.one]\npath = \"embedded:\"\naliases = [\"uno\"]\n[models.\"org/two\"]\npath = \"embedded:\"\n"
+           "[models.far]\nkind = \"openai\"\nurl = \"http://127.0.0.1:1\"\n";
+    const std::string config = (home / "served.toml").string(), state = (home / "state").string();
+    int ends[2];
+    EXPECT_EQ(pipe(ends), 0);
+    pid_ = fork();
+    if (pid_ == 0) {
+      dup2(ends[1], 1);
+      close(ends[0]);
+      execl(HEARTH_PROGRAM, HEARTH_PROGRAM, "serve", "--config", config.c_str(), "--port", "0", "--threads", "1", "--log-level", "warn",
+            "--state-folder", state.c_str(), static_cast<char*>(nullptr));
+      _exit(127);
+    }
+    close(ends[1]);
+    std::string line;
+    for (char c = 0; ::read(ends[0], &c, 1) == 1 && c != '\n';) line += c;
+    output_ = ends[0];
+    const auto at = line.find("http");
+    EXPECT_NE(at, std::string::npos) << line;
+    if (at != std::string::npos) url_ = line.substr(at);
+  }
+  ~Served() {
+    kill(pid_, SIGTERM);
+    waitpid(pid_, nullptr, 0);
+    close(output_);
+  }
+  const std::string& url() const { return url_; }
+
+ private:
+  pid_t pid_ = 0;
+  int output_ = -1;
+  std::string url_;
+};
+
+TEST_F(Cli, PsLoadAndUnloadAskARunningServer) {
+  const Served served(home_);
+  const std::vector<std::string> variables{"HEARTH_URL=" + served.url()};
+  auto done = run({"ps"}, variables);
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_HAS(done.out, "MODEL");
+  EXPECT_HAS(done.out, "org/two  absent");
+  EXPECT_HAS(done.out, "far      ready   openai");
+  EXPECT_HAS(done.out, "MiB)") << "expected memory";
+  done = run({"load", "org/two", "--keep", "10m"}, variables);
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_HAS(done.out, "org/two is loaded on cpu: ");
+  EXPECT_EQ(done.err, "") << "no spinner without a terminal";
+  done = run({"ps", "--url", served.url()});
+  EXPECT_HAS(done.out, "org/two  ready   cpu");
+  EXPECT_HAS(done.out, "unloads in ");
+  done = run({"load", "uno", "--json"}, variables);
+  const auto loaded = parse_json(done.out.substr(0, done.out.find('\n')));
+  ASSERT_TRUE(loaded.ok()) << done.out;
+  EXPECT_EQ(loaded->at("id").as_string(), "one");
+  EXPECT_EQ(loaded->at("state").as_string(), "ready");
+  done = run({"unload", "org/two"}, variables);
+  EXPECT_EQ(done.out, "org/two is unloaded\n");
+  done = run({"ps", "--json"}, variables);
+  const auto listed = parse_json(done.out.substr(0, done.out.find('\n')));
+  ASSERT_TRUE(listed.ok()) << done.out;
+  EXPECT_EQ(listed->at("models").at(0).at("state").as_string(), "ready");
+  EXPECT_EQ(listed->at("models").at(1).at("state").as_string(), "absent");
+
+  done = run({"load", "three"}, variables);
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "there is: one, org/two, far");
+  EXPECT_HAS(done.err, "hearth ps");
+  done = run({"load", "one", "--keep", "soon"}, variables);
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "--keep must be a duration");
+  done = run({"unload", "far"}, variables);
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "served elsewhere");
+}
+
+TEST_F(Cli, PsSaysWhenNoServerRuns) {
+  auto done = run({"ps", "--url", "http://127.0.0.1:1"});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "No server runs at http://127.0.0.1:1. Start one with: hearth serve");
+  EXPECT_EQ(run({"load"}).exit_code, 2);
+  EXPECT_HAS(run({"ps", "--url", "localhost"}).err, "is not an address");
+  EXPECT_HAS(run({"ps", "--api-key-file", "/nonexistent"}).err, "cannot be read");
+}
+
+TEST_F(Cli, WorkerListsDevices) {
+  const auto done = run({"worker", "--list-devices"});
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  const auto devices = parse_json(done.out.substr(0, done.out.find('\n')));
+  ASSERT_TRUE(devices.ok()) << done.out;
+  ASSERT_TRUE(devices->is_array() && !devices->get_array().empty());
+  EXPECT_TRUE(devices->at(0).at("gpu").is_bool());
+  EXPECT_GT(devices->at(0).at("memory_total").to_number<std::int64_t>(), 0);
 }
 
 TEST_F(Cli, WorkerNeedsASocket) {
