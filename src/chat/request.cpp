@@ -10,4 +10,13 @@ std::string Message::text() const {
   return all;
 }
 
+bool Request::has_images() const {
+  for (const Message& message : messages) {
+    for (const ContentPart& part : message.content) {
+      if (part.kind == ContentPart::Kind::image) return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace hearth::chat

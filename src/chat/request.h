@@ -115,6 +115,8 @@ struct Request {
   std::string tenant;                                    // fair-queueing key; set by identity, never by the client's own word alone
   std::optional<std::chrono::milliseconds> time_limit;   // whole request; the answer ends with deadline_exceeded past it
   std::optional<std::chrono::milliseconds> keep_loaded;  // how long the model stays loaded after this answer; negative = for ever
+
+  bool has_images() const;
 };
 
 struct EmbeddingRequest {

@@ -174,8 +174,9 @@ class EngineProvider::Impl {
   asio::io_context& io;
   engine::Engine& engine;
   std::shared_ptr<WakeHub> hub;
-  asio::thread_pool helpers;     // templates and tokenizing: short, and in front of every chat
-  asio::thread_pool waiters{4};  // calls that block until the scheduler has done them; apart, so that they never hold up a chat
+  asio::thread_pool helpers;  // templates and tokenizing: short, and in front of every chat
+  asio::thread_pool waiters{
+      4};  // calls that block until the scheduler has done them, or encode images; apart, so that they never hold up a chat
 };
 
 EngineProvider::EngineProvider(asio::io_context& io, engine::Engine& engine, int helpers)
@@ -185,8 +186,9 @@ EngineProvider::~EngineProvider() = default;
 net::Task<Result<std::unique_ptr<wire::EventStream>>> EngineProvider::generate(chat::Request request, wire::Caller caller) {
   request.tenant = std::move(caller.tenant);
   auto sink = std::make_shared<Sink>(impl_->hub);
+  const bool pictured = request.has_images();
   auto submit = [&engine = impl_->engine, sink, request = std::move(request)] { return engine.generate(request, sink); };
-  auto handle = co_await off_loop(impl_->helpers, std::move(submit));
+  auto handle = co_await off_loop(pictured ? impl_->waiters : impl_->helpers, std::move(submit));
   if (!handle.ok()) co_return std::move(handle).error();
   co_return std::make_unique<EngineStream>(impl_->io, std::move(sink), std::move(*handle));
 }
@@ -204,8 +206,9 @@ net::Task<Result<chat::RerankResult>> EngineProvider::rerank(chat::RerankRequest
 }
 
 net::Task<Result<int>> EngineProvider::count_tokens(chat::Request request, wire::Caller) {
+  const bool pictured = request.has_images();
   auto work = [&engine = impl_->engine, request = std::move(request)] { return engine.count_tokens(request); };
-  return off_loop(impl_->helpers, std::move(work));
+  return off_loop(pictured ? impl_->waiters : impl_->helpers, std::move(work));
 }
 
 net::Task<Result<std::vector<chat::TokenInfo>>> EngineProvider::score(chat::Request request, wire::Caller caller) {

@@ -28,6 +28,10 @@ void each_field(Stats& stats, Visit visit) {
   visit("adapter_bytes", stats.adapter_bytes);
   visit("adapter_loads", stats.adapter_loads);
   visit("adapter_switches", stats.adapter_switches);
+  visit("projector_bytes", stats.projector_bytes);
+  visit("projector_loads", stats.projector_loads);
+  visit("images_encoded", stats.images_encoded);
+  visit("image_bytes", stats.image_bytes);
   visit("cancelled", stats.cancelled);
   visit("failed", stats.failed);
   visit("finished", stats.finished);

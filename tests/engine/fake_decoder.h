@@ -7,6 +7,7 @@
 #include <bitset>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -55,7 +56,7 @@ class FakeDecoder final : public Decoder {
     }
     if (used() + static_cast<int>(batch.size()) > context_cells()) throw std::logic_error("more cells than there are");
     if (on_decode) on_decode(static_cast<int>(batch.size()));
-    std::vector<std::size_t> taken;
+    check_images(batch);
     outputs_.assign(batch.size(), {});
     std::size_t free = 0;
     for (std::size_t i = 0; i < batch.size(); ++i) {
@@ -71,12 +72,16 @@ class FakeDecoder final : public Decoder {
     return {};
   }
   void share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) override {
+    check_cut(from, begin);
+    check_cut(from, end);
     for (auto& cell : cells) {
       if (cell.holders.test(static_cast<std::size_t>(from)) && cell.pos >= begin && cell.pos < end)
         cell.holders.set(static_cast<std::size_t>(to));
     }
   }
   void remove(SeqId seq, std::int32_t begin, std::int32_t end) override {
+    check_cut(seq, begin);
+    check_cut(seq, end);
     for (auto& cell : cells) {
       if (cell.pos >= begin && (end < 0 || cell.pos < end)) cell.holders.reset(static_cast<std::size_t>(seq));
     }
@@ -144,6 +149,34 @@ class FakeDecoder final : public Decoder {
   std::vector<BatchToken> decoded_rows;
 
  private:
+  // Text and images apart, no image's row without its image, and all rows at once where they must be.
+  static void check_images(std::span<const BatchToken> batch) {
+    std::map<SeqId, std::vector<const BatchToken*>> sequences;
+    for (const auto& row : batch) {
+      const ImageRows* image = row.image;
+      if ((image != nullptr) != is_placeholder(row.token))
+        throw std::logic_error("a placeholder without its image, or the other way round");
+      if (image != nullptr && (row.token > image->first || row.token <= image->first - image->count || row.output))
+        throw std::logic_error("a row of another image, or one with output");
+      sequences[row.seq].push_back(&row);
+    }
+    for (const auto& [seq, rows] : sequences) {
+      const ImageRows* image = rows.front()->image;
+      for (const auto* row : rows) {
+        if (row->image != image) throw std::logic_error("text and images of one sequence in one batch");
+      }
+      if (image != nullptr && image->whole && static_cast<int>(rows.size()) != image->count) throw std::logic_error("half an image");
+    }
+  }
+  void check_cut(SeqId seq, std::int32_t at) const {
+    Token before = 0, after = 0;
+    for (const auto& cell : cells) {
+      if (!cell.holders.test(static_cast<std::size_t>(seq))) continue;
+      if (cell.pos == at - 1) before = cell.token;
+      if (cell.pos == at) after = cell.token;
+    }
+    if (is_placeholder(before) && after == before - 1) throw std::logic_error("an image is cut at " + std::to_string(at));
+  }
   class FakeSampler final : public Sampler {
    public:
     FakeSampler(FakeDecoder& decoder, std::uint32_t seed) : decoder_(decoder), seed_(seed) {}

@@ -75,6 +75,18 @@ std::string expected_text(std::vector<Token> tokens, int count, std::uint32_t se
   return text;
 }
 
+ImagePtr image(Token first, int count, bool whole) {
+  auto rows = std::make_shared<ImageRows>();
+  rows->first = first;
+  rows->count = rows->positions = count;
+  rows->whole = whole;
+  return rows;
+}
+
+void append(std::vector<Token>& prompt, const ImageRows& image) {
+  for (int i = 0; i < image.count; ++i) prompt.push_back(image.first - i);
+}
+
 class SchedulerTest : public testing::Test {
  protected:
   struct Job {
@@ -610,6 +622,95 @@ TEST_F(SchedulerTest, TheRequestsOwnStopStringIsNamedTheTemplatesIsNot) {
   }
 }
 
+class SchedulerImages : public SchedulerTest {
+ protected:
+  // Text, image, text.
+  static Generation with(Generation g, ImagePtr seen, int after) {
+    append(g.prompt, *seen);
+    for (int i = 0; i < after; ++i) g.prompt.push_back(5000 + i);
+    g.images.push_back(std::move(seen));
+    return g;
+  }
+};
+
+TEST_F(SchedulerImages, AnswersKnowTheImageAndEqualOnesAreComputedOnce) {
+  make(1000);
+  const auto first = image(-2, 40, false), second = image(-50, 40, false);
+  auto a = with(generation(tokens_from(1, 20), 5), first, 3);
+  const auto prompt_a = a.prompt;
+  auto job_a = add(std::move(a));
+  run_until_idle();
+  EXPECT_EQ(job_a.sink->choices[0].text, expected_text(prompt_a, 5, 7));
+  EXPECT_EQ(job_a.sink->prompt_tokens, 63);
+
+  auto again = add(with(generation(tokens_from(1, 20), 5), first, 8));
+  run_until_idle();
+  EXPECT_EQ(again.sink->cached, 63) << "text and image";
+  auto b = with(generation(tokens_from(1, 20), 5), second, 3);
+  const auto prompt_b = b.prompt;
+  auto job_b = add(std::move(b));
+  run_until_idle();
+  EXPECT_EQ(job_b.sink->cached, 20) << "the text before it alone: the other image is another one";
+  EXPECT_EQ(job_b.sink->choices[0].text, expected_text(prompt_b, 5, 7));
+}
+
+TEST_F(SchedulerImages, OneThatMustBeSeenAtOnceIsComputedInOnePassBesideStreams) {
+  SchedulerOptions options;
+  options.batch_tokens = 64;
+  options.max_running = 8;
+  make(1000, options);
+  std::vector<Job> streams;
+  for (int i = 0; i < 4; ++i) streams.push_back(add(generation(tokens_from(100 * i, 10), 60)));
+  for (int i = 0; i < 10; ++i) tick();
+  decoder->on_decode = [this](int rows) {
+    clock.advance(std::chrono::milliseconds(20 * rows));
+  };  // so slow that prompts get few rows a tick
+  for (int i = 0; i < 4; ++i) tick();
+  auto job = add(with(generation(tokens_from(900, 70), 4), image(-2, 56, true), 2));  // the decoder refuses half of it
+  auto later = add(generation(tokens_from(2000, 30), 4));
+  run_until_idle();
+  EXPECT_TRUE(job.sink->over());
+  EXPECT_FALSE(job.sink->error);
+  EXPECT_TRUE(later.sink->over());
+  for (auto& s : streams) EXPECT_EQ(s.sink->choices[0].tokens, 60);
+}
+
+TEST_F(SchedulerImages, ARequestThatEndsInMidImageLeavesTheTextBeforeIt) {
+  SchedulerOptions options;
+  options.batch_tokens = 16;
+  make(1000, options);
+  const auto seen = image(-2, 50, false);
+  auto stopped = add(with(generation(tokens_from(1, 16), 5), seen, 3));
+  tick();
+  tick();  // text, then some of the image
+  stopped.cancelled->store(true);
+  run_until_idle();
+  EXPECT_EQ(core->stats().cells_used, 16);
+  auto again = with(generation(tokens_from(1, 16), 5), seen, 3);
+  const auto prompt = again.prompt;
+  auto job = add(std::move(again));
+  run_until_idle();
+  EXPECT_EQ(job.sink->cached, 16);
+  EXPECT_EQ(job.sink->choices[0].text, expected_text(prompt, 5, 7));
+}
+
+TEST_F(SchedulerImages, RefusesWhatCanNeverRun) {
+  SchedulerOptions options;
+  options.batch_tokens = 64;
+  options.max_running = 8;
+  make(1000, options);
+  const auto too_large = core->check(with(generation(tokens_from(1, 4), 4), image(-2, 57, true), 1));
+  ASSERT_FALSE(too_large.ok());
+  EXPECT_EQ(too_large.error().code, ErrorCode::unsupported);
+  EXPECT_THAT(too_large.error().message,
+              testing::AllOf(testing::HasSubstr("room for 56"), testing::HasSubstr("has 57"), testing::HasSubstr("smaller")));
+  EXPECT_TRUE(core->check(with(generation(tokens_from(1, 4), 4), image(-2, 57, false), 1)).ok());
+  const auto open = core->check(with(generation(tokens_from(1, 4), 4), image(-2, 5, false), 0));
+  ASSERT_FALSE(open.ok());
+  EXPECT_EQ(open.error().code, ErrorCode::invalid_request);
+  EXPECT_THAT(open.error().message, testing::HasSubstr("ends with an image"));
+}
+
 // The long one: everything at once, many times over, in little memory.
 TEST_F(SchedulerTest, RandomWorkloadsGiveEveryRequestItsOwnTokens) {
   const char* given = std::getenv("HEARTH_TEST_SEED");
@@ -633,6 +734,14 @@ TEST_F(SchedulerTest, RandomWorkloadsGiveEveryRequestItsOwnTokens) {
     for (std::size_t i = 1; i < adapters.size(); ++i) adapters[i] = adapter(++last_id);
     const int cells = 150 + below(250);
     make(cells, options, options.max_running + 1 + below(12), 140, below(5) != 0, below(4) != 0);
+    std::vector<ImagePtr> images;
+    for (Token first = first_placeholder; images.size() < 5;) {
+      images.push_back(image(first, 1 + below(30), false));
+      first -= images.back()->count + 1;
+      const int most = options.batch_tokens - options.max_running;
+      images.push_back(image(first, 1 + below(std::min(30, most)), true));
+      first -= images.back()->count + 1;
+    }
     struct Expected {
       Job job;
       std::vector<Token> prompt;
@@ -644,13 +753,19 @@ TEST_F(SchedulerTest, RandomWorkloadsGiveEveryRequestItsOwnTokens) {
     for (int step = 0; step < 300; ++step) {
       if (below(6) == 0) {
         auto prompt = tokens_from(1000 * below(3), 1 + below(50));
-        const auto own = tokens_from(100'000 + 100 * below(10), below(30));
+        std::vector<ImagePtr> seen;
+        while (below(3) == 0 && seen.size() < 2) {
+          seen.push_back(images[static_cast<std::size_t>(below(static_cast<int>(images.size())))]);
+          append(prompt, *seen.back());
+        }
+        const auto own = tokens_from(100'000 + 100 * below(10), below(20) + (seen.empty() ? 0 : 1));
         prompt.insert(prompt.end(), own.begin(), own.end());
         const bool open = below(3) == 0;
         const int room = 140 - static_cast<int>(prompt.size());
         const int wanted = 1 + below(std::min(60, room));
         auto g = generation(prompt, open ? std::nullopt : std::optional(wanted), std::string(1, static_cast<char>('a' + below(3))),
                             below(3) == 0 ? chat::Priority::background : chat::Priority::interactive);
+        g.images = std::move(seen);
         g.choices = below(4) == 0 ? 1 + below(3) : 1;
         const int choices = g.choices;
         auto& which = adapters[static_cast<std::size_t>(below(static_cast<int>(adapters.size())))];

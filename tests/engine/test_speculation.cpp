@@ -66,6 +66,14 @@ TEST(NgramIndex, NothingRepeatedNothingGuessed) {
   EXPECT_TRUE(index.continuation(std::vector<Token>{1}, 5).tokens.empty());
 }
 
+TEST(NgramDraft, NobodyAnswersWithAnImage) {
+  NgramDraft source(1, 3);
+  const std::vector<Token> tokens{1, 2, 3, 4, first_placeholder, first_placeholder - 1, 5, 1, 2, 3};
+  std::vector<DraftSource::Want> wants{{.seq = 0, .tokens = tokens, .limit = 8}};
+  source.draft(wants);
+  EXPECT_EQ(wants[0].draft, std::vector<Token>{4});
+}
+
 TEST(NgramIndex, GrowingStepByStepFindsWhatASearchFinds) {
   std::mt19937_64 random(seed_of_run());
   for (int round = 0; round < 20; ++round) {

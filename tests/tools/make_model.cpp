@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -115,6 +116,11 @@ Gguf metadata(const Shape& s) {
     f32("attn_logit_softcapping", 50.0F);
     f32("final_logit_softcapping", 30.0F);
   }
+  if (s.arch == "qwen2vl") {  // a quarter of the rotated pairs for time, three eighths each for height and width
+    const int pairs = (s.head_size > 0 ? s.head_size : s.width / s.heads) / 2;
+    const std::array<int32_t, 4> sections{pairs - 2 * (3 * pairs / 8), 3 * pairs / 8, 3 * pairs / 8, 0};
+    gguf_set_arr_data(meta.get(), key("rope.dimension_sections").c_str(), GGUF_TYPE_INT32, sections.data(), sections.size());
+  }
   if (s.arch == "qwen3moe") {
     u32("expert_count", s.experts);
     u32("expert_used_count", std::min(2, s.experts));
@@ -140,7 +146,7 @@ bool wanted(const Shape& s, const std::string& name) {
   if (name == "output.weight") return !s.tied;
   if (has("dense_")) return false;
   if (name.starts_with("cls")) return s.pooling == "rank";
-  if (ends(".bias") && !is_bert(s)) return s.arch == "qwen2" && (has("attn_q.") || has("attn_k.") || has("attn_v."));
+  if (ends(".bias") && !is_bert(s)) return s.arch.starts_with("qwen2") && (has("attn_q.") || has("attn_k.") || has("attn_v."));
   if (is_bert(s)) return !has("attn_q_norm") && !has("attn_k_norm") && !has("attn_norm_2") && !has("ffn_gate");
   return true;
 }
@@ -234,7 +240,7 @@ int main(int argc, char** argv) {
       ->each([&shape](const std::string& name) { presets.at(name)(shape); })
       ->trigger_on_parse();
   app.add_option("--arch", shape.arch, "Architecture")
-      ->check(CLI::IsMember(std::vector<std::string>{"llama", "qwen2", "qwen3", "qwen3moe", "gemma2", "gemma3", "bert"}))
+      ->check(CLI::IsMember(std::vector<std::string>{"llama", "qwen2", "qwen2vl", "qwen3", "qwen3moe", "gemma2", "gemma3", "bert"}))
       ->capture_default_str();
   app.add_option("--vocab", shape.vocab, "GGUF file to copy the tokenizer and chat template from")->required()->check(CLI::ExistingFile);
   app.add_option("--type", shape.type, "Type of the matrices")
