@@ -5,7 +5,7 @@
 //   const answer = await client.answer({ model, conversation, tools, must, stream, signal, onText });
 //   conversation.push(...answer.turn, ...client.result(answer.calls[0], 'a.txt'));
 //
-// An answer: { text, calls: [{ id, name, input }], why: 'stop' | 'length' | 'tools', input, output, turn }; input and output count tokens.
+// An answer: { text, thought, calls: [{ id, name, input }], why: 'stop' | 'length' | 'tools', input, output, turn }; input and output count tokens.
 // `tools`: [{ name, description, schema }]; `must`: the name of the tool that has to be called.
 import Anthropic from '@anthropic-ai/sdk';
 import { createAnthropic } from '@ai-sdk/anthropic';
@@ -25,8 +25,8 @@ export const bash = {
 
 const maxTokens = 200;
 
-function openaiClient(url, key) {
-  const openai = new OpenAI({ baseURL: `${url}/v1`, apiKey: key, maxRetries: 0 });
+function openaiClient(url, key, fetch) {
+  const openai = new OpenAI({ baseURL: `${url}/v1`, apiKey: key, maxRetries: 0, fetch });
   return {
     name: 'openai',
     ask: (text) => [{ role: 'user', content: text }],
@@ -42,18 +42,23 @@ function openaiClient(url, key) {
       let final;
       if (stream) {
         const runner = openai.chat.completions.stream({ ...body, stream_options: { include_usage: true } }, { signal });
+        let thought = '';
         runner.on('chunk', (chunk) => {
           const delta = chunk.choices[0]?.delta;
+          thought += delta?.reasoning_content ?? '';
           const piece = delta?.content ?? delta?.tool_calls?.[0]?.function?.arguments;
           if (piece) onText?.(piece);
         });
         final = await runner.finalChatCompletion();
+        // The helper joins only the fields it knows.
+        if (thought) final.choices[0].message.reasoning_content = thought;
       } else {
         final = await openai.chat.completions.create(body, { signal });
       }
       const [{ message, finish_reason }] = final.choices;
       return {
         text: message.content ?? '',
+        thought: message.reasoning_content ?? '',
         calls: (message.tool_calls ?? []).map((call) => ({ id: call.id, name: call.function.name, input: JSON.parse(call.function.arguments) })),
         why: { stop: 'stop', length: 'length', tool_calls: 'tools' }[finish_reason],
         input: final.usage.prompt_tokens,
@@ -67,10 +72,10 @@ function openaiClient(url, key) {
   };
 }
 
-function responsesClient(url, key) {
-  const openai = new OpenAI({ baseURL: `${url}/v1`, apiKey: key, maxRetries: 0 });
+function responsesClient(url, key, fetch) {
+  const openai = new OpenAI({ baseURL: `${url}/v1`, apiKey: key, maxRetries: 0, fetch });
   return {
-    ...openaiClient(url, key),
+    ...openaiClient(url, key, fetch),
     name: 'openai (Responses)',
     async answer({ model, conversation, tools, must, stream, signal, onText, limit = maxTokens }) {
       const body = {
@@ -94,6 +99,7 @@ function responsesClient(url, key) {
       const calls = final.output.filter((item) => item.type === 'function_call');
       return {
         text: final.output_text,
+        thought: final.output.filter((item) => item.type === 'reasoning').flatMap((item) => item.content ?? []).map((part) => part.text).join(''),
         calls: calls.map((item) => ({ id: item.call_id, name: item.name, input: JSON.parse(item.arguments) })),
         why: final.status === 'incomplete' ? 'length' : calls.length > 0 ? 'tools' : 'stop',
         input: final.usage.input_tokens,
@@ -105,8 +111,8 @@ function responsesClient(url, key) {
   };
 }
 
-function anthropicClient(url, key) {
-  const anthropic = new Anthropic({ baseURL: url, apiKey: key, maxRetries: 0 });
+function anthropicClient(url, key, fetch) {
+  const anthropic = new Anthropic({ baseURL: url, apiKey: key, maxRetries: 0, fetch });
   return {
     name: 'anthropic',
     ask: (text) => [{ role: 'user', content: text }],
@@ -130,6 +136,7 @@ function anthropicClient(url, key) {
       }
       return {
         text: final.content.filter((block) => block.type === 'text').map((block) => block.text).join(''),
+        thought: final.content.filter((block) => block.type === 'thinking').map((block) => block.thinking).join(''),
         calls: final.content.filter((block) => block.type === 'tool_use').map(({ id, name, input }) => ({ id, name, input })),
         why: { end_turn: 'stop', max_tokens: 'length', tool_use: 'tools' }[final.stop_reason],
         input: final.usage.input_tokens + final.usage.cache_read_input_tokens,
@@ -143,7 +150,7 @@ function anthropicClient(url, key) {
   };
 }
 
-function ollamaClient(url, key) {
+function ollamaClient(url, key, fetch) {
   const headers = { Authorization: `Bearer ${key}` };
   return {
     name: 'ollama',
@@ -161,9 +168,10 @@ function ollamaClient(url, key) {
       };
       let message, last;
       if (stream) {
-        message = { role: 'assistant', content: '' };
+        message = { role: 'assistant', content: '', thinking: '' };
         for await (const part of await ollama.chat({ ...body, stream: true })) {
           message.content += part.message.content;
+          message.thinking += part.message.thinking ?? '';
           if (part.message.tool_calls) (message.tool_calls ??= []).push(...part.message.tool_calls);
           if (part.message.content) onText?.(part.message.content);
           last = part;
@@ -175,6 +183,7 @@ function ollamaClient(url, key) {
       const calls = (message.tool_calls ?? []).map((call) => ({ id: call.id, name: call.function.name, input: call.function.arguments }));
       return {
         text: message.content,
+        thought: message.thinking ?? '',
         calls,
         why: last.done_reason === 'length' ? 'length' : calls.length > 0 ? 'tools' : 'stop',
         input: last.prompt_eval_count,
@@ -204,7 +213,7 @@ function vercelClient(name, provider) {
         tools: tools && Object.fromEntries(tools.map((tool) => [tool.name, { description: tool.description, inputSchema: jsonSchema(tool.schema) }])),
         toolChoice: must && { type: 'tool', toolName: must },
       };
-      let text, calls, why, usage, turn;
+      let text, thought, calls, why, usage, turn;
       if (stream) {
         const result = streamText({ ...call, onError: () => {} });
         for await (const part of result.fullStream) {
@@ -213,16 +222,17 @@ function vercelClient(name, provider) {
           if (part.type === 'text-delta') onText?.(part.text);
           if (part.type === 'tool-input-delta') onText?.(part.delta);
         }
-        [text, calls, why, usage, turn] = await Promise.all([
-          result.text, result.toolCalls, result.finishReason, result.usage, result.response.then((response) => response.messages),
+        [text, thought, calls, why, usage, turn] = await Promise.all([
+          result.text, result.reasoningText, result.toolCalls, result.finishReason, result.usage, result.response.then((response) => response.messages),
         ]);
       } else {
         const result = await generateText(call);
-        ({ text, toolCalls: calls, finishReason: why, usage } = result);
+        ({ text, reasoningText: thought, toolCalls: calls, finishReason: why, usage } = result);
         turn = result.response.messages;
       }
       return {
         text,
+        thought: thought ?? '',
         calls: calls.map((one) => ({ id: one.toolCallId, name: one.toolName, input: one.input })),
         why: { stop: 'stop', length: 'length', 'tool-calls': 'tools' }[why],
         input: usage.inputTokens,
@@ -243,11 +253,12 @@ function vercelClient(name, provider) {
   };
 }
 
-export const clientsOf = (url, key = 'none') => [
-  openaiClient(url, key),
-  responsesClient(url, key),
-  anthropicClient(url, key),
-  ollamaClient(url, key),
-  vercelClient('vercel (openai-compatible)', createOpenAICompatible({ name: 'hearth', baseURL: `${url}/v1`, apiKey: key, includeUsage: true })),
-  vercelClient('vercel (anthropic)', createAnthropic({ baseURL: `${url}/v1`, apiKey: key })),
+export const clientsOf = (url, { key = 'none', fetch = globalThis.fetch } = {}) => [
+  openaiClient(url, key, fetch),
+  responsesClient(url, key, fetch),
+  anthropicClient(url, key, fetch),
+  ollamaClient(url, key, fetch),
+  vercelClient('vercel (openai-compatible)', createOpenAICompatible({ name: 'hearth', baseURL: `${url}/v1`, apiKey: key, fetch, includeUsage: true })),
+  vercelClient('vercel (anthropic)', createAnthropic({ baseURL: `${url}/v1`, apiKey: key, fetch })),
 ];
+export const clientNames = clientsOf('http://127.0.0.1').map(({ name }) => name);

@@ -1,11 +1,14 @@
 // An OpenAI-compatible engine that knows no tools and writes its calls as text, the way Hermes models do: what it is sent must be text, and what it
-// says is cut into pieces of a few characters.
+// says is cut into pieces of a few characters. What it does beyond that, the last message asks for: "think" first, "wait" until it is told to go on,
+// talk "for ever".
 import { createServer } from 'node:http';
 
-export const scripted = { text: 'ls -l -S --human-readable', command: 'ls -S "my files" <here>', after: (result) => `There are ${result.split('\n').length} files.` };
+export const scripted = { text: 'ls -l -S --human-readable', command: 'ls -S "my files" <here>', after: (result) => `There are ${result.split('\n').length} files.`, thought: 'Hm, let me see.' };
 
 export async function startScripted() {
   let running = 0;
+  let goOn = () => {};
+  const asked = [];
   const server = createServer(async (request, response) => {
     const refuse = (status, message) => {
       response.writeHead(status, { 'content-type': 'application/json' });
@@ -15,6 +18,7 @@ export async function startScripted() {
     const chunks = [];
     for await (const chunk of request) chunks.push(chunk);
     const body = JSON.parse(Buffer.concat(chunks).toString());
+    asked.push(body);
     if (body.tools?.length > 0 || body.messages.some(({ role, tool_calls: calls }) => role === 'tool' || calls?.length > 0)) {
       return refuse(400, 'this engine knows no tools');
     }
@@ -28,7 +32,7 @@ export async function startScripted() {
     const call = `Let me look.\n<tool_call>\n${JSON.stringify({ name: 'bash', arguments: { command: scripted.command } })}\n</tool_call>`;
     const text = result !== undefined ? scripted.after(result) : offered ? call : scripted.text;
     const chunk = (more) => response.write(`data: ${JSON.stringify({ id: 'x', object: 'chat.completion.chunk', created: 1, model: body.model, ...more })}\n\n`);
-    const say = (content) => chunk({ choices: [{ index: 0, delta: { content }, finish_reason: null }] });
+    const say = (content, key = 'content') => chunk({ choices: [{ index: 0, delta: { [key]: content }, finish_reason: null }] });
     running++;
     let left = false;
     response.on('close', () => {
@@ -44,6 +48,8 @@ export async function startScripted() {
       }
       return undefined;
     }
+    if (last.includes('wait')) await new Promise((told) => (goOn = told));
+    if (last.includes('think')) for (const piece of scripted.thought.match(/.{1,3}/gs)) say(piece, 'reasoning_content');
     let pieces = text.match(/.{1,3}/gs);
     const whole = pieces.length <= body.max_tokens;
     pieces = pieces.slice(0, body.max_tokens);
@@ -58,6 +64,8 @@ export async function startScripted() {
   return {
     url: `http://127.0.0.1:${server.address().port}`,
     running: () => running,
+    asked,
+    goOn: () => goOn(),
     stop: () => {
       server.closeAllConnections();
       return new Promise((done) => server.close(done));
