@@ -1,6 +1,7 @@
 // Requests of the OpenAI API → chat vocabulary. Every field is read through Fields, which checks it and keeps the first error.
 #include <boost/json.hpp>
 #include <charconv>
+#include <set>
 #include <string>
 
 #include "base/json.h"
@@ -149,7 +150,16 @@ std::vector<chat::Message> messages_of(const Fields& request, Problem& problem) 
   if (messages == nullptr) return out;
   if (messages->empty()) request.wrong("messages", "is empty; give at least one message");
   out.reserve(messages->size());
-  for (std::size_t i = 0; i < messages->size() && !problem; ++i) out.push_back(message_of((*messages)[i], element("messages", i), problem));
+  std::set<std::string> called;
+  for (std::size_t i = 0; i < messages->size() && !problem; ++i) {
+    const std::string at = element("messages", i);
+    const auto& message = out.emplace_back(message_of((*messages)[i], at, problem));
+    for (const auto& call : message.tool_calls) called.insert(call.id);
+    if (message.role == chat::Role::tool && !called.contains(message.tool_call_id)) {
+      problem.set(at + ".tool_call_id",
+                  "is " + quoted(message.tool_call_id) + ", but no call of an assistant's message before it has this id");
+    }
+  }
   return out;
 }
 
