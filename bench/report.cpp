@@ -67,7 +67,7 @@ std::vector<double> Measurement::comparison_with(const std::string& other) const
   std::vector<double> out;
   if (!of || !against || compare == Compare::none) return out;
   for (std::size_t i = 0; i < std::min(of->size(), against->size()); ++i) {
-    if (compare == Compare::ratio && (*against)[i] <= 0) continue;
+    if (compare == Compare::ratio && std::min((*of)[i], (*against)[i]) <= 0) continue;
     out.push_back(compare == Compare::ratio ? (*of)[i] / (*against)[i] : (*of)[i] - (*against)[i]);
   }
   return out;

@@ -26,7 +26,7 @@ struct Measurement {
   int decimals = 1;
 
   void add(const std::string& target, double value);
-  // One value per round that has both targets and, for a ratio, a base above 0: where a difference is the base, noise can swallow it.
+  // One value per round that has both targets, for a ratio both above 0: noise can swallow what is itself a difference.
   std::vector<double> comparison() const { return comparison_with(base); }
   std::vector<double> comparison_with(const std::string& other) const;
 };
