@@ -22,6 +22,7 @@ namespace hearth::engine {
 namespace {
 
 std::atomic<bool> routed{false};
+std::atomic<void (*)(std::string_view)> told_of_abort{nullptr};
 thread_local std::string* captured = nullptr;
 
 void on_log(ggml_log_level level, const char* text, void*) {
@@ -66,6 +67,11 @@ void start_backend() {
 #endif
     llama_backend_init();
   });
+}
+
+void on_abort(void (*handler)(std::string_view reason)) {
+  told_of_abort = handler;
+  ggml_set_abort_callback([](const char* reason) { told_of_abort.load()(reason); });
 }
 
 LogCapture::LogCapture() : outer_(captured) { captured = &text_; }

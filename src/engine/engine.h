@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "chat/event.h"
 #include "chat/request.h"
@@ -82,5 +83,8 @@ std::string cpu_features();       // as ggml reports them
 std::string llama_cpp_version();  // e.g. "0.5.0"
 // Sends llama.cpp's and ggml's own messages to our logger (warnings and errors; the rest at debug level). Call once per process.
 void route_engine_logs();
+
+// ggml ends the process where it cannot go on. `handler` is told why first: it may write, nothing else. Set before the first load.
+void on_abort(void (*handler)(std::string_view reason));
 
 }  // namespace hearth::engine

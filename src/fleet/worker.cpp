@@ -36,10 +36,18 @@ void print_error(const Error& error) {
 }
 
 bool tells_of_memory(std::string_view message) {
-  for (const std::string_view words : {"Cannot allocate memory", "out of memory", "failed to allocate"}) {
+  for (const std::string_view words : {"Cannot allocate memory", "out of memory", "failed to allocate", "mem_buffer != NULL"}) {
     if (message.find(words) != std::string_view::npos) return true;
   }
   return false;
+}
+
+// The last thing this process says.
+void explain_abort(std::string_view reason) {
+  print_error({ErrorCode::unavailable,
+               (tells_of_memory(reason) ? "not enough memory for the model: " : "the engine gave up: ") + std::string(reason),
+               "",
+               {}});
 }
 
 Result<std::unique_ptr<engine::Engine>> load(const engine::EngineOptions& options) {
@@ -123,6 +131,7 @@ int serve(engine::Engine& engine, const WorkerOptions& options) {
 
 int run_worker(WorkerOptions options) {
   signal(SIGPIPE, SIG_IGN);
+  engine::on_abort(explain_abort);
   try {
     auto engine = load(options.engine);
     if (!engine.ok()) {
