@@ -178,6 +178,13 @@ bool leaves_open(const common_chat_params& params) {
   });
 }
 
+// What a call begins with; empty when the template does not tell, or may begin it in several ways.
+std::string call_mark(const common_chat_templates* templates, common_chat_templates_inputs inputs) {
+  inputs.tool_choice = COMMON_CHAT_TOOL_CHOICE_AUTO;
+  const auto triggers = common_chat_templates_apply(templates, inputs).grammar_triggers;
+  return triggers.size() == 1 && triggers[0].type == COMMON_GRAMMAR_TRIGGER_TYPE_WORD ? triggers[0].value : std::string();
+}
+
 // How many bytes at the end of `text` could be the beginning of `marker`.
 std::size_t partial_match(std::string_view text, std::string_view marker) {
   for (std::size_t n = std::min(text.size(), marker.size() - 1); n > 0; --n) {
@@ -348,8 +355,20 @@ Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answe
   }
   if (auto ok = check(impl_->model, wanted, gbnf ? "grammar" : tools.empty() ? "response_format" : "tools"); !ok) return ok.error();
 
-  if (params.parser.empty()) return out;
   bool thinks = params.supports_thinking || !params.thinking_end_tags.empty();
+  if (must_call && !(thinks && may_think)) {
+    // The grammar lets text go before the call, and a model that does not know these tools may never come to it: its answer is begun for it.
+    const std::string mark = call_mark(impl_->templates.get(), inputs);
+    Constraints begun = wanted;
+    begun.generation_prompt += mark;
+    if (!mark.empty() && check_constraints(impl_->model, begun)) {
+      wanted = std::move(begun);
+      params.generation_prompt += mark;
+      out.prompt += mark;
+    }
+  }
+
+  if (params.parser.empty()) return out;
   try {
     syntax->params = common_chat_parser_params(params);
     syntax->params.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;

@@ -408,6 +408,24 @@ TEST(Tools, RequiredAndNamedCall) {
   }
 }
 
+TEST(Tools, ARequiredCallComesFirstAlsoFromAModelThatDoesNotKnowTheTool) {
+  for (auto mode : {chat::ToolChoice::Mode::required, chat::ToolChoice::Mode::named}) {
+    chat::Request request = chat_request("list all files", 60);
+    request.tools = {{.name = "json",
+                      .description = "Respond with a JSON object.",
+                      .parameters = R"({"type":"object","properties":{"kind":{"enum":["file","folder"]}},"required":["kind"]})"}};
+    request.tool_choice = {mode, mode == chat::ToolChoice::Mode::named ? "json" : ""};
+    auto answer = run(nano(), request);
+    ASSERT_FALSE(answer->error()) << answer->error()->message;
+    EXPECT_EQ(answer->text(), "");
+    auto calls = answer->calls();
+    ASSERT_GE(calls.size(), 1U);
+    EXPECT_EQ(calls[0].name, "json");
+    EXPECT_TRUE(parse_json(calls[0].arguments)) << calls[0].arguments;
+    EXPECT_EQ(answer->finish(), FinishReason::tool_calls);
+  }
+}
+
 TEST(Tools, AutoCallsWhenTheModelDoes) {
   chat::Request request = chat_request("list all files", 120);
   request.tools = {bash_tool()};
