@@ -219,6 +219,36 @@ TEST(OutputParser, ThoughtsThenACall) {
   }
 }
 
+TEST(OutputParser, ARequiredCallIsBegunUnlessTheModelIsToThinkFirst) {
+  const auto required = [](const std::string& chat_template, bool think) {
+    chat::Request request = chat_request("hi");
+    request.tools = {bash_tool()};
+    request.tool_choice.mode = chat::ToolChoice::Mode::required;
+    request.reasoning.enabled = think;
+    auto out = dialect(chat_template).format->render(request);
+    EXPECT_TRUE(out) << chat_template << ": " << out.error().message;
+    return out ? std::move(*out) : RenderedChat{};
+  };
+  const std::string mark = "<tool_call>\n";
+  for (std::string chat_template : {"", "Qwen-Qwen3-0.6B", "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use"}) {
+    const RenderedChat chat = required(chat_template, false);
+    ASSERT_TRUE(chat.prompt.ends_with(mark)) << chat_template << ": " << chat.prompt;
+    for (std::size_t size : {0U, 1U, 7U}) {
+      const Said said = feed(chat, kCall.substr(mark.size()), size);
+      EXPECT_EQ(said.text, "") << chat_template;
+      ASSERT_EQ(said.calls.size(), 1U) << chat_template;
+      EXPECT_EQ(said.calls[0].arguments, "{\"command\": \"ls -la\"}") << chat_template;
+    }
+  }
+  EXPECT_FALSE(required("Qwen-Qwen3-0.6B", true).prompt.ends_with(mark));
+  // Families with forms of their own: whatever is begun for them, their grammar goes on from there.
+  for (std::string chat_template :
+       {"meta-llama-Llama-3.1-8B-Instruct", "mistralai-Mistral-Nemo-Instruct-2407", "deepseek-ai-DeepSeek-V3.1", "openai-gpt-oss-120b",
+        "meetkai-functionary-medium-v3.2", "CohereForAI-c4ai-command-r7b-12-2024-tool_use"}) {
+    required(chat_template, false);
+  }
+}
+
 TEST(OutputParser, LongArgumentsAreReadWhole) {
   RenderedChat chat = rendered("", true);
   auto seconds = [&](std::size_t bytes) {
