@@ -335,16 +335,29 @@ Result<std::unique_ptr<LlamaDecoder>> LlamaDecoder::create(llama_model* model, c
   return decoder;
 }
 
+// A pass over all weights is most of what a load takes beside reading them, so there is only one where that is enough.
 Result<void> LlamaDecoder::measure() {
-  Token token = llama_vocab_bos(vocab_) >= 0 ? llama_vocab_bos(vocab_) : 0;
-  std::size_t size[2];
-  for (int i = 0; i < 2; ++i) {
-    BatchToken row{.token = token, .pos = i, .seq = 0, .output = true};
-    if (auto done = decode({&row, 1}); !done) return done;
-    size[i] = llama_state_seq_get_size(context_, 0);
+  const Token token = llama_vocab_bos(vocab_) >= 0 ? llama_vocab_bos(vocab_) : 0;
+  const llama_memory_t memory = llama_get_memory(context_);
+  const auto size = [this] { return llama_state_seq_get_size(context_, 0); };
+  const std::array<BatchToken, 2> rows{BatchToken{.token = token, .pos = 0, .seq = 0, .output = true},
+                                       BatchToken{.token = token, .pos = 1, .seq = 0, .output = true}};
+  std::size_t one = 0;
+  if (can_share_) {
+    if (auto done = decode(rows); !done) return done;
+    const std::size_t two = size();
+    llama_memory_seq_rm(memory, 0, 1, -1);
+    one = size();
+    bytes_per_cell_ = static_cast<std::int64_t>(two - one);
+  } else {
+    // What a recurrent model has taken in it cannot take back.
+    for (const auto& row : rows) {
+      if (auto done = decode({&row, 1}); !done) return done;
+      if (row.pos == 0) one = size();
+    }
+    bytes_per_cell_ = static_cast<std::int64_t>(size() - one);
   }
-  bytes_per_cell_ = static_cast<std::int64_t>(size[1] - size[0]);
-  llama_memory_clear(llama_get_memory(context_), true);
+  llama_memory_clear(memory, true);
   return {};
 }
 

@@ -327,15 +327,15 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
       }
       if (stopping || model.host != host || supervisor.state() != State::ready) co_return;
     }
-    co_await learn(model, *host);
-    co_await measure(model, before);
-    if (stopping || model.host != host) co_return;
     residency.loaded(model.index);
     const auto took = clock.now() - started;
-    spdlog::info("model {} is loaded on {}: {} in {} ms", model.spec.id, device_name(device),
-                 bytes_text(residency.footprint(model.index).host + residency.footprint(model.index).gpu), to_ms(took).count());
+    spdlog::info("model {} is loaded on {} in {} ms", model.spec.id, device_name(device), to_ms(took).count());
     tell(model, chat::ModelState::ready, "loaded", took);
     act();
+    // Whoever waited for it need not wait for these.
+    co_await learn(model, *host);
+    co_await measure(model, before);
+    if (!stopping) act();
   }
 
   // What the engine says of itself goes before what was configured.
@@ -365,7 +365,7 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
   Task<void> run_stop(Model& model) {
     const auto host = model.host;
     const auto began = model.since;
-    if (host) co_await host->supervisor().stop();
+    if (host) co_await host->stop();
     if (stopping) co_return;
     model.host.reset();
     residency.gone(model.index);

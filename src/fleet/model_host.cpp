@@ -35,6 +35,8 @@ SupervisorOptions supervisor_options(const ModelSpec& spec, const HostOptions& o
     out.foreign =
         ForeignProcess{.model = spec.upstream.remote_model.empty() ? spec.id : spec.upstream.remote_model, .health_path = spec.health_path};
   } else {
+    // A context of gigabytes is cleared before it is used: in large pages that is several times as fast.
+    if (std::getenv("GLIBC_TUNABLES") == nullptr) out.environment.emplace_back("GLIBC_TUNABLES=glibc.malloc.hugetlb=1");
     const int layers = spec.gpu_layers ? *spec.gpu_layers : options.device == Residency::cpu ? 0 : -1;
     out.command.push_back("--gpu-layers=" + std::to_string(layers));
   }
@@ -52,6 +54,7 @@ UpstreamOptions upstream_options(const ModelSpec& spec, const HostOptions& optio
 
 ModelHost::ModelHost(net::asio::io_context& io, const ModelSpec& spec, HostOptions options, const Clock& clock)
     : start_wait_(options.start_wait),
+      ours_(spec.kind == ModelKind::worker),
       supervisor_(io, supervisor_options(spec, options), clock),
       upstream_(io, supervisor_.endpoint(), upstream_options(spec, options)) {}
 
@@ -61,6 +64,12 @@ wire::Provider& ModelHost::upstream() {
 }
 
 net::Task<Result<void>> ModelHost::ready() { return supervisor_.wait_ready(start_wait_); }
+
+net::Task<void> ModelHost::stop() {
+  // Our worker has nothing to put in order: what it would free piece by piece, the kernel frees at once. Somebody waits for that memory.
+  if (ours_) supervisor_.kill();
+  return supervisor_.stop();
+}
 
 net::Task<bool> ModelHost::recovered(Error failure, int generation) {
   // A process that is going down may still accept a connection and drop it, so a lost connection counts like a refused one, if the process did end.

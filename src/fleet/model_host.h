@@ -29,11 +29,14 @@ class ModelHost {
   wire::Provider& upstream();
   // Waits for a process that is being started again.
   net::Task<Result<void>> ready();
+  // Ends the process of a model that nobody uses.
+  net::Task<void> stop();
   // Whether a request that was sent to `generation` and failed like this may be sent again: the process ended, and another one is up.
   net::Task<bool> recovered(Error failure, int generation);
 
  private:
   const std::chrono::milliseconds start_wait_;
+  const bool ours_;
   Supervisor supervisor_;
   HttpUpstream upstream_;
   int connected_to_ = 0;  // generation

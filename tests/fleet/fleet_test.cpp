@@ -425,7 +425,7 @@ TEST_F(FleetTest, WhatAModelTakesIsMeasured) {
   add("b", 50);
   start();
   ASSERT_TRUE(ends(chat("a")));
-  EXPECT_GT(fleet_->memory_used(), 60 * mib);
+  EXPECT_TRUE(test::wait_for(io_, [&] { return fleet_->memory_used() > 60 * mib; }));
   ASSERT_TRUE(ends(chat("b")));
   EXPECT_EQ(state("a"), ModelState::absent) << "both would have fitted as expected, but not as measured";
 }
