@@ -37,7 +37,7 @@ struct RenderedChat {
 class ChatFormat {
  public:
   // model_invalid when the model's template does not parse. `model` outlives this. `images`: whether messages may have any.
-  static Result<std::unique_ptr<ChatFormat>> create(const llama_model* model, bool images);
+  static Result<std::unique_ptr<ChatFormat>> create(const llama_model* model, bool images = false);
   ~ChatFormat();
 
   // Any thread. `answer` = false renders the messages alone, without opening the assistant's turn.

@@ -150,8 +150,8 @@ Result<std::vector<Vision::Picture>> Vision::decode(const RenderedChat& chat) co
     if (stbi_info_from_memory(data_of(picture.bytes), static_cast<int>(picture.bytes.size()), &picture.width, &picture.height, &channels) ==
             0 ||
         picture.width < 1 || picture.height < 1) {
-      return wrong(ErrorCode::invalid_request,
-                   "the image (" + type + ") cannot be decoded: its " + std::string(format) + " header is damaged");
+      return wrong(ErrorCode::invalid_request, "the image (" + type + ") cannot be decoded: its " + std::string(format) +
+                                                   " header is damaged, or speaks of far more than " + megapixels(most_pixels));
     }
     const std::int64_t pixels = std::int64_t{picture.width} * picture.height;
     const std::string size = std::to_string(picture.width) + " x " + std::to_string(picture.height);

@@ -11,20 +11,27 @@ namespace hearth::engine::testing {
 std::string nano_path() { return HEARTH_SOURCE_DIR "/assets/hearth-nano-0-f16.gguf"; }
 std::string vocabulary(const std::string& name) { return HEARTH_LLAMA_DIR "/models/ggml-vocab-" + name + ".gguf"; }
 
-std::string random_model(const std::string& name, const std::string& arguments) {
+namespace {
+std::string made_by(const char* tool, const std::string& name, const std::string& arguments) {
   static std::map<std::string, std::string> made;
   auto it = made.find(name);
   if (it != made.end()) return it->second;
   std::filesystem::path folder = HEARTH_BUILD_DIR "/test-models";
   std::filesystem::create_directories(folder);
   std::string path = folder / (name + ".gguf"), fresh = path + "." + std::to_string(getpid());
-  std::string command = std::string("'") + HEARTH_MAKE_MODEL + "' " + arguments + " '" + fresh + "'";
+  std::string command = std::string("'") + tool + "' " + arguments + " '" + fresh + "'";
   if (std::system(command.c_str()) != 0) {
     ADD_FAILURE() << "could not make a model: " << command;
     return {};
   }
   std::filesystem::rename(fresh, path);  // other test programs may be reading the old one
   return made[name] = path;
+}
+}  // namespace
+
+std::string random_model(const std::string& name, const std::string& arguments) { return made_by(HEARTH_MAKE_MODEL, name, arguments); }
+std::string random_projector(const std::string& name, const std::string& arguments) {
+  return made_by(HEARTH_MAKE_PROJECTOR, name, arguments);
 }
 
 void make_adapter(const std::string& path, const std::string& arguments, const std::string& base) {

@@ -16,6 +16,8 @@ namespace hearth::engine::testing {
 std::string nano_path();
 // Runs make_model with `arguments` and gives the file's path; once per name and process.
 std::string random_model(const std::string& name, const std::string& arguments);
+// Runs make_projector likewise.
+std::string random_projector(const std::string& name, const std::string& arguments);
 // Runs make_adapter: a LoRA adapter for the model `base`, written to `path`.
 void make_adapter(const std::string& path, const std::string& arguments, const std::string& base);
 std::string vocabulary(const std::string& name);  // of llama.cpp's ggml-vocab-*.gguf files

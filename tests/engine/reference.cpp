@@ -1,7 +1,10 @@
 #include "engine/reference.h"
 
+#include <chat.h>
 #include <gtest/gtest.h>
 #include <llama.h>
+#include <mtmd-helper.h>
+#include <mtmd.h>
 
 #include <algorithm>
 #include <memory>
@@ -71,6 +74,56 @@ Reference reference(const std::string& path, const std::string& prompt, int max_
     char piece[256];
     int n = llama_token_to_piece(vocab, next, piece, sizeof piece, 0, false);
     out.text.append(piece, static_cast<std::size_t>(std::max(n, 0)));
+    EXPECT_EQ(llama_decode(context.get(), llama_batch_get_one(&next, 1)), 0);
+  }
+  return out;
+}
+
+Reference reference_image(const std::string& path, const std::string& projector, const std::string& before, const std::string& image,
+                          const std::string& after, int max_tokens, int batch) {
+  Reference out;
+  Model model = open(path);
+  const llama_vocab* vocab = llama_model_get_vocab(model.get());
+  auto width = static_cast<std::size_t>(llama_vocab_n_tokens(vocab));
+  llama_context_params params = llama_context_default_params();
+  params.n_ctx = 2048;
+  params.n_batch = 512;
+  params.n_threads = params.n_threads_batch = 1;
+  Context context(llama_init_from_model(model.get(), params), llama_free);
+  mtmd_context_params vision = mtmd_context_params_default();
+  vision.print_timings = false;
+  vision.n_threads = 1;
+  const mtmd::context_ptr eye(mtmd_init_from_file(projector.c_str(), model.get(), vision));
+  EXPECT_TRUE(eye);
+  if (!eye) return out;
+
+  common_chat_templates_inputs inputs;
+  common_chat_msg message;
+  message.role = "user";
+  message.content_parts = {
+      {.type = "text", .text = before}, {.type = "media_marker", .text = mtmd_default_marker()}, {.type = "text", .text = after}};
+  inputs.messages.push_back(message);
+  inputs.enable_thinking = common_chat_templates_support_enable_thinking(common_chat_templates_init(model.get(), "").get());
+  inputs.reasoning_format = COMMON_REASONING_FORMAT_DEEPSEEK;
+  const std::string prompt = common_chat_templates_apply(common_chat_templates_init(model.get(), "").get(), inputs).prompt;
+
+  const mtmd::bitmap_ptr bitmap(mtmd_helper_bitmap_init_from_buf(eye.get(), reinterpret_cast<const unsigned char*>(image.data()),
+                                                                 image.size(), false, mtmd_helper_init_opt_default())
+                                    .bitmap);
+  const mtmd_bitmap* bitmaps[] = {bitmap.get()};
+  const mtmd_input_text text{.text = prompt.data(), .text_len = prompt.size(), .add_special = true, .parse_special = true};
+  const mtmd::input_chunks_ptr chunks(mtmd_input_chunks_init());
+  EXPECT_EQ(mtmd_tokenize(eye.get(), chunks.get(), &text, bitmaps, 1), 0);
+  out.prompt.resize(mtmd_helper_get_n_tokens(chunks.get()));
+  llama_pos past = 0;
+  EXPECT_EQ(mtmd_helper_eval_chunks(eye.get(), context.get(), chunks.get(), 0, 0, batch, true, &past), 0);
+  const float* first = llama_get_logits_ith(context.get(), -1);
+  out.first_logits.assign(first, first + width);
+  for (int i = 0; i < max_tokens; ++i) {
+    const float* logits = llama_get_logits_ith(context.get(), -1);
+    llama_token next = static_cast<llama_token>(std::max_element(logits, logits + width) - logits);
+    if (llama_vocab_is_eog(vocab, next)) break;
+    out.tokens.push_back(next);
     EXPECT_EQ(llama_decode(context.get(), llama_batch_get_one(&next, 1)), 0);
   }
   return out;

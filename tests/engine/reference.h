@@ -17,6 +17,11 @@ struct Reference {
 Reference reference(const std::string& model, const std::string& prompt, int max_tokens, bool score = false,
                     const std::string& adapter = {}, float scale = 1);
 
+// The same for a user's message of `before`, the image file `image` and `after`, in the model's own template, through llama.cpp's image library.
+// `batch`: rows of an image computed at once.
+Reference reference_image(const std::string& model, const std::string& projector, const std::string& before, const std::string& image,
+                          const std::string& after, int max_tokens, int batch = 512);
+
 // llama.cpp's own pooled vector of `text`, not normalised; one value for a ranking model.
 std::vector<float> reference_pooled(const std::string& model, const std::vector<int>& tokens, int pooling);
 std::vector<int> reference_tokens(const std::string& model, const std::string& text, bool special);
