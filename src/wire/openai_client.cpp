@@ -241,6 +241,26 @@ class TextChunk {
     }
     return ascii || is_valid_utf8(text);
   }
+  // What `quoted`, found between quotes, says; code is full of line breaks and quotes, so the one-letter escapes are read here.
+  static bool unquote(std::string_view quoted, std::string& out) {
+    if (plain(quoted)) {
+      out = quoted;
+      return true;
+    }
+    constexpr std::string_view letters = "nt\"\\r/bf", meanings = "\n\t\"\\\r/\b\f";
+    for (std::size_t at = 0; at < quoted.size();) {
+      const auto run = quoted.substr(at, quoted.substr(at).find('\\'));
+      if (!plain(run)) return false;
+      out += run;
+      at += run.size();
+      if (at == quoted.size()) break;
+      const auto letter = at + 1 < quoted.size() ? letters.find(quoted[at + 1]) : std::string_view::npos;
+      if (letter == std::string_view::npos) return false;
+      out += meanings[letter];
+      at += 2;
+    }
+    return true;
+  }
   int index = 0;
   std::string_view text;
 
@@ -544,18 +564,17 @@ Result<void> StreamDecoder::decode_choice(const json::object& chunk, chat::Event
 bool StreamDecoder::decode_text(std::string_view data, chat::Events& out) {
   const auto before = std::string_view(form_).substr(0, form_gap_);
   const auto after = std::string_view(form_).substr(form_gap_);
-  std::string_view text;
+  std::string text;
   if (!form_.empty() && data.size() >= form_.size() && data.starts_with(before) && data.ends_with(after)) {
-    text = data.substr(form_gap_, data.size() - form_.size());
-    if (!TextChunk::plain(text)) return false;
+    if (!TextChunk::unquote(data.substr(form_gap_, data.size() - form_.size()), text)) return false;
   } else {
     TextChunk chunk(data);
     if (!chunk.read() || chunk.index >= max_choices) return false;
     text = chunk.text;
     form_index_ = chunk.index;
-    form_gap_ = text.data() == nullptr ? 0 : static_cast<std::size_t>(text.data() - data.data());
+    form_gap_ = chunk.text.data() == nullptr ? 0 : static_cast<std::size_t>(chunk.text.data() - data.data());
     form_.clear();
-    if (form_gap_ > 0) form_.append(data.substr(0, form_gap_)).append(data.substr(form_gap_ + text.size()));
+    if (form_gap_ > 0) form_.append(data.substr(0, form_gap_)).append(data.substr(form_gap_ + chunk.text.size()));
   }
   const auto index = static_cast<std::size_t>(form_index_);
   if (choices_.size() <= index) choices_.resize(index + 1);
@@ -563,7 +582,7 @@ bool StreamDecoder::decode_text(std::string_view data, chat::Events& out) {
   choices_[index].seen = true;
   if (text.empty()) return true;
   close_call(form_index_, out);
-  out.emplace_back(chat::TextDelta{form_index_, std::string(text)});
+  out.emplace_back(chat::TextDelta{form_index_, std::move(text)});
   return true;
 }
 

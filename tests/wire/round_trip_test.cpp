@@ -260,6 +260,13 @@ TEST(RoundTrip, TheShortWayGivesWhatTheParserGives) {
                                         "\"delta\":",
                                         "\"error\":",
                                         "99999999999",
+                                        "\\n",
+                                        "\\t\\r\\b\\f",
+                                        "\\\"",
+                                        "\\\\",
+                                        "\\/",
+                                        "\\u00e9",
+                                        "\\x",
                                         ""};
   Random random;
   for (int round = 0; round < 20'000; ++round) {
