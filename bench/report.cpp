@@ -106,7 +106,7 @@ std::string Report::markdown() const {
     };
     compare(m.base);
     for (const std::string& base : m.further_bases) compare(base);
-    out += " " + result + " |";
+    out += result.empty() ? " |" : " " + result + " |";
     if (const std::vector<double> compared = m.comparison(); !compared.empty() && !std::isnan(m.goal)) {
       const bool met = m.at_least ? median(compared) >= m.goal : median(compared) <= m.goal;
       out += std::string(m.at_least ? " ≥ " : " ≤ ") + number(m.goal, decimals) + (met ? ", met" : ", **not met**");
