@@ -2,6 +2,8 @@
 // whole.
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import Anthropic from '@anthropic-ai/sdk';
+import OpenAI from 'openai';
 import { bash, clientNames, clientsOf } from './clients.mjs';
 import { question } from './core.mjs';
 import { model, startGate, startHearth, until } from './hearth.mjs';
@@ -95,6 +97,43 @@ test('every client is told when the worker dies in mid-stream, and served afterw
       assert.equal((await client.answer({ model, conversation: client.ask(question) })).text, expected.text);
     }
     assert.ok(hearth.running());
+  } finally {
+    await hearth.stop();
+  }
+});
+
+test('a server that cannot be started: its last words, for every client; SDKs try that again, and what would fail alike they do not', { timeout: 60_000 }, async () => {
+  const command = ['sh', '-c', 'echo the flag --frobnicate is not known >&2; exit 3', '{port}'];
+  const hearth = await startHearth({
+    config: `[models.${model}]\npath = "embedded:"\n[models.doomed]\nkind = "command"\ncommand = ${JSON.stringify(command)}\nmemory = "1MiB"\n`,
+  });
+  try {
+    for (const client of clientsOf(hearth.url)) {
+      for (const stream of [false, true]) {
+        await assert.rejects(client.answer({ model: 'doomed', conversation: client.ask(question), stream }), (error) => {
+          const { expected: proper, status, message } = client.error(error);
+          assert.ok(proper && status === 503, `${client.name}: ${status}`);
+          assert.match(message, /exit code 3.*the flag --frobnicate is not known/);
+          return true;
+        });
+      }
+    }
+    let tried;
+    const counting = (...request) => {
+      tried++;
+      return fetch(...request);
+    };
+    const messages = [{ role: 'user', content: question }];
+    const options = { apiKey: 'none', maxRetries: 2, fetch: counting };
+    const openai = new OpenAI({ baseURL: `${hearth.url}/v1`, ...options });
+    const anthropic = new Anthropic({ baseURL: hearth.url, ...options });
+    for (const ask of [(body) => openai.chat.completions.create({ messages, ...body }), (body) => anthropic.messages.create({ messages, max_tokens: 4, ...body })]) {
+      for (const [body, times] of [[{ model: 'doomed' }, 3], [{ model: 'no-such-model' }, 1], [{ model, max_tokens: 9999 }, 1]]) {
+        tried = 0;
+        await assert.rejects(ask(body));
+        assert.equal(tried, times, JSON.stringify(body));
+      }
+    }
   } finally {
     await hearth.stop();
   }

@@ -26,6 +26,10 @@ export async function until(condition, what, limitMs = 60_000) {
   }
 }
 
+// A test process that dies must not leave a server behind.
+const atExit = [];
+process.on('exit', () => atExit.forEach((end) => end()));
+
 function requireBinary() {
   if (!binary) throw new Error('HEARTH_BIN must name the hearth program, e.g. HEARTH_BIN=$PWD/build/dev/src/app/hearth');
 }
@@ -47,8 +51,7 @@ export async function startHearth({ args = [], env = {}, config } = {}) {
   const ended = new Promise((done) => child.on('exit', (code, signal) => done(signal ?? code)));
   let gone;
   ended.then((how) => (gone = how));
-  // A test process that dies must not leave a server behind.
-  process.on('exit', () => {
+  atExit.push(() => {
     child.kill('SIGKILL');
     rmSync(state, { recursive: true, force: true });
   });
@@ -98,7 +101,7 @@ export async function startGate(url, plan) {
   const program = join(dirname(binary), '../../tests/fleet/fault_gate');
   if (!existsSync(program)) throw new Error(`${program} is missing: build it`);
   const child = spawn(program, ['--to', new URL(url).host, ...plan], { stdio: ['ignore', 'pipe', 'inherit'] });
-  process.on('exit', () => child.kill('SIGKILL'));
+  atExit.push(() => child.kill('SIGKILL'));
   let said = '';
   child.stdout.on('data', (chunk) => (said += chunk));
   const port = await until(() => /listens on (\d+)/.exec(said)?.[1], 'the gate');
