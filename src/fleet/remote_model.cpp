@@ -122,8 +122,8 @@ RemoteModel::RemoteModel(net::asio::io_context& io, const ModelSpec& spec, const
 std::unique_ptr<Attempts> RemoteModel::generate(chat::Request request, wire::Caller caller) {
   class Generation final : public Attempts {
    public:
-    Generation(std::shared_ptr<const Endpoints> endpoints, chat::Request wanted, wire::Caller who)
-        : tries_(std::move(endpoints), prefix_key(wanted)), request_(std::move(wanted)), caller_(std::move(who)) {}
+    Generation(const std::shared_ptr<const Endpoints>& endpoints, chat::Request wanted, wire::Caller who)
+        : tries_(endpoints, endpoints->size() > 1 ? prefix_key(wanted) : 0), request_(std::move(wanted)), caller_(std::move(who)) {}
 
     net::Task<Result<std::unique_ptr<wire::EventStream>>> open() override {
       auto next = tries_.next();

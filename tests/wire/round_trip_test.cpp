@@ -51,7 +51,17 @@ chat::Request random_request(Random& random) {
     out.prompts = random_prompts(random);
     out.echo = random.coin();
   } else {
-    for (std::size_t n = 1 + random.below(4); n > 0; --n) out.messages.push_back(random_message(random));
+    std::vector<std::string> called;
+    for (std::size_t n = 1 + random.below(4); n > 0; --n) {
+      auto message = random_message(random);
+      for (const auto& call : message.tool_calls) called.push_back(call.id);
+      if (message.role == chat::Role::tool) {
+        if (called.empty()) continue;
+        message.tool_call_id = called[random.below(called.size())];
+      }
+      out.messages.push_back(std::move(message));
+    }
+    if (out.messages.empty()) out.messages.push_back({.role = chat::Role::user});
     for (std::size_t n = random.below(3); n > 0; --n) {
       out.tools.push_back(
           {random.text(), random.coin() ? random.text() : "", random.coin() ? "{}" : R"({"type":"object","properties":{"b":{},"a":{}}})"});
