@@ -9,10 +9,10 @@
 #include <array>
 #include <limits>
 
+#include "base/base64.h"
 #include "base/log.h"
 #include "catalog/gguf.h"
 #include "engine/backend.h"
-#include "wire/base64.h"
 
 namespace hearth::engine {
 namespace {
@@ -141,7 +141,7 @@ Result<std::vector<Vision::Picture>> Vision::decode(const RenderedChat& chat) co
       return wrong(ErrorCode::invalid_request, "the image (" + type + ") has " + std::to_string(part.data.size() / 4 * 3) +
                                                    " bytes; the most is " + std::to_string(most_bytes) + ": send it smaller or as JPEG");
     }
-    auto bytes = wire::base64_decode(part.data);
+    auto bytes = base64_decode(part.data);
     if (!bytes) return wrong(ErrorCode::invalid_request, "the image (" + type + ") is not valid base64");
     const std::string_view format = format_of(*bytes);
     if (format.empty()) return wrong(ErrorCode::invalid_request, "the image (" + type + ") cannot be decoded: send PNG, JPEG, GIF or BMP");

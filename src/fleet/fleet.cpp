@@ -64,15 +64,6 @@ std::string device_name(int device) { return device == Residency::cpu ? "cpu" : 
 
 Error stopping_error() { return Error{ErrorCode::unavailable, "hearth is stopping", {}, 1s}; }
 
-bool has_images(const chat::Request& request) {
-  for (const auto& message : request.messages) {
-    for (const auto& part : message.content) {
-      if (part.kind == chat::ContentPart::Kind::image) return true;
-    }
-  }
-  return false;
-}
-
 // What the residency reckons with before the first load. Host memory beside a model on a GPU is not predicted, but measured.
 Residency::Model residency_model(const ModelSpec& spec, bool gpus) {
   const auto bytes = [](std::uint64_t value) { return static_cast<std::int64_t>(value); };
@@ -480,7 +471,7 @@ class Fleet::Impl : public std::enable_shared_from_this<Impl> {
 
   Result<Named> resolve_chat(const chat::Request& request) const {
     auto found = resolve(request.model, chat::ModelRole::chat);
-    if (!found.ok() || !has_images(request) || sees(*found)) return found;
+    if (!found.ok() || !request.has_images() || sees(*found)) return found;
     if (request.model.empty()) {
       for (std::size_t i = 0; i < models.size(); ++i) {
         if (has_role(models[i].spec, chat::ModelRole::vision)) return Named{i, {}};

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstdio>
 
+#include "base/base64.h"
 #include "base/json.h"
-#include "wire/base64.h"
 #include "wire/ollama.h"
 #include "wire/request_parts.h"
 

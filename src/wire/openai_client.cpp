@@ -7,10 +7,10 @@
 #include <limits>
 #include <utility>
 
+#include "base/base64.h"
 #include "base/id.h"
 #include "base/json.h"
 #include "base/utf8.h"
-#include "wire/base64.h"
 #include "wire/json_find.h"
 #include "wire/json_writer.h"
 #include "wire/openai.h"

@@ -4,8 +4,8 @@
 #include <charconv>
 #include <cmath>
 
+#include "base/base64.h"
 #include "base/json.h"
-#include "wire/base64.h"
 #include "wire/json_writer.h"
 #include "wire/openai.h"
 

@@ -6,11 +6,11 @@
 #include <fstream>
 #include <thread>
 
+#include "base/base64.h"
 #include "engine/engine_fixture.h"
 #include "engine/llama_decoder.h"
 #include "engine/picture.h"
 #include "engine/reference.h"
-#include "wire/base64.h"
 
 namespace hearth::engine::testing {
 namespace {
@@ -47,7 +47,7 @@ std::unique_ptr<Engine> load(const EngineOptions& options) {
 
 chat::ContentPart text_part(const std::string& text) { return {.kind = chat::ContentPart::Kind::text, .text = text}; }
 chat::ContentPart image_part(const std::string& file, const std::string& type = "image/png") {
-  return {.kind = chat::ContentPart::Kind::image, .media_type = type, .data = wire::base64_encode(file)};
+  return {.kind = chat::ContentPart::Kind::image, .media_type = type, .data = base64_encode(file)};
 }
 
 const std::string before = "what can be seen here?", after = "count the things and name their colours";

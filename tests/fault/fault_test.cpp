@@ -11,13 +11,13 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/base64.h"
 #include "base/json.h"
 #include "engine/picture.h"
 #include "fleet/fake_engine.h"
 #include "fleet/loop.h"
 #include "fleet/process.h"
 #include "net/client.h"
-#include "wire/base64.h"
 
 namespace hearth {
 namespace {
@@ -352,7 +352,7 @@ TEST_F(FaultTest, APictureIsAnsweredAboutAndABrokenOneIsRefusedWithoutHarm) {
   ASSERT_EQ(std::system((std::string(HEARTH_MAKE_PROJECTOR) + " --type mlp --text-width 256 '" + projector + "'").c_str()), 0);
   start_ready({"--mmproj", projector});
   EXPECT_THAT(ask("GET", "/v1/models").body, HasSubstr(R"("vision":true)"));
-  const std::string picture = engine::testing::png(48, 40, 1), inlined = "data:image/png;base64," + wire::base64_encode(picture);
+  const std::string picture = engine::testing::png(48, 40, 1), inlined = "data:image/png;base64," + base64_encode(picture);
   const auto first = ask("POST", "/v1/chat/completions", about(inlined));
   ASSERT_EQ(first.status, 200) << first.body;
   EXPECT_THAT(first.body, HasSubstr(R"("completion_tokens":8)"));
@@ -361,14 +361,14 @@ TEST_F(FaultTest, APictureIsAnsweredAboutAndABrokenOneIsRefusedWithoutHarm) {
   EXPECT_THAT(again.body, Not(HasSubstr(R"("cached_tokens":0)"))) << "the same picture is computed once";
 
   const std::string block =
-      R"({"type":"image","source":{"type":"base64","media_type":"image/png","data":")" + wire::base64_encode(picture) + R"("}})";
+      R"({"type":"image","source":{"type":"base64","media_type":"image/png","data":")" + base64_encode(picture) + R"("}})";
   const auto messages = ask("POST", "/v1/messages",
                             R"({"model":"hearth-nano-0","max_tokens":4,"messages":[{"role":"user","content":[)" + block +
                                 R"(,{"type":"text","text":"what is this?"}]}]})");
   EXPECT_EQ(messages.status, 200) << messages.body;
 
   const auto cut =
-      ask("POST", "/v1/chat/completions", about("data:image/png;base64," + wire::base64_encode(picture.substr(0, picture.size() / 2))));
+      ask("POST", "/v1/chat/completions", about("data:image/png;base64," + base64_encode(picture.substr(0, picture.size() / 2))));
   EXPECT_EQ(cut.status, 400) << cut.body;
   EXPECT_THAT(cut.body, AllOf(HasSubstr("image/png"), HasSubstr("cannot be decoded"), HasSubstr("messages[0].content[1]")));
   const auto elsewhere = ask("POST", "/v1/chat/completions", about("https://example.com/a.png"));
@@ -379,8 +379,7 @@ TEST_F(FaultTest, APictureIsAnsweredAboutAndABrokenOneIsRefusedWithoutHarm) {
 
 TEST_F(FaultTest, APictureForATextModelIsRefused) {
   start_ready();
-  const auto refused =
-      ask("POST", "/v1/chat/completions", about("data:image/png;base64," + wire::base64_encode(engine::testing::png(8, 8, 1))));
+  const auto refused = ask("POST", "/v1/chat/completions", about("data:image/png;base64," + base64_encode(engine::testing::png(8, 8, 1))));
   EXPECT_EQ(refused.status, 400) << refused.body;
   EXPECT_THAT(refused.body, AllOf(HasSubstr("unsupported"), HasSubstr("images")));
 }

@@ -5,10 +5,10 @@
 #include <string>
 #include <string_view>
 
-namespace hearth::wire {
+namespace hearth {
 
 std::string base64_encode(std::string_view bytes);
 // Empty optional for anything but whole, padded groups of the standard alphabet.
 std::optional<std::string> base64_decode(std::string_view text);
 
-}  // namespace hearth::wire
+}  // namespace hearth

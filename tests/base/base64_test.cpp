@@ -1,8 +1,8 @@
-#include "wire/base64.h"
+#include "base/base64.h"
 
 #include <gtest/gtest.h>
 
-namespace hearth::wire {
+namespace hearth {
 namespace {
 
 TEST(Base64, MatchesTheVectorsOfRfc4648) {
@@ -25,4 +25,4 @@ TEST(Base64, RefusesWhatIsNotBase64) {
 }
 
 }  // namespace
-}  // namespace hearth::wire
+}  // namespace hearth

@@ -1,9 +1,9 @@
-#include "wire/base64.h"
+#include "base/base64.h"
 
 #include <array>
 #include <cstdint>
 
-namespace hearth::wire {
+namespace hearth {
 namespace {
 
 constexpr std::string_view alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -53,4 +53,4 @@ std::optional<std::string> base64_decode(std::string_view text) {
   return out;
 }
 
-}  // namespace hearth::wire
+}  // namespace hearth
