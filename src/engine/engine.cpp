@@ -526,13 +526,6 @@ Result<std::unique_ptr<DraftSource>> LlamaEngine::draft_source() const {
     return refuse("model \"" + info_.id + "\" (" + info_.architecture +
                   ") is recurrent: it cannot take a wrong guess back. Set speculation to automatic or off");
   }
-  if (s.mode == Speculation::Mode::mtp) {
-    const int heads = llama_model_n_layer_nextn(model_.get());
-    return refuse("model \"" + info_.id + "\" (" + info_.architecture + ") has " +
-                  (heads > 0 ? std::to_string(heads) + " heads for further tokens, but this engine does not run them"
-                             : "no heads for further tokens") +
-                  ": set speculation to lookup, to draft with a draft model, or to automatic");
-  }
   if (s.mode == Speculation::Mode::draft && s.draft_model.empty())
     return refuse("speculation with a draft model was asked for, but none is named");
   if (s.mode == Speculation::Mode::lookup || s.draft_model.empty()) {

@@ -23,7 +23,6 @@ struct Speculation {
     automatic,  // draft when a draft model is given, else lookup; off for recurrent models
     lookup,     // what followed the last tokens when they stood earlier in the prompt or answer
     draft,      // a small model of the same vocabulary
-    mtp,        // the model's own heads for the tokens after the next: refused by name, this engine does not run them
   };
   Mode mode = Mode::automatic;
   std::string draft_model;       // GGUF; its vocabulary is the model's
