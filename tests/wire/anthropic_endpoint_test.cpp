@@ -161,7 +161,8 @@ TEST_F(AnthropicEndpoint, OtherPathsAreLeftAloneButTheirErrorsHaveItsShape) {
     io.restart();
     ask("POST", path, "{}");
     const Error error{ErrorCode::not_found, "no such path", "", {}};
-    asio::co_spawn(io, respond_error(exchange, error, Caller{"ann", "req-1", nullptr, nullptr}), asio::detached);
+    const Caller caller{"ann", "req-1", nullptr, nullptr};
+    asio::co_spawn(io, respond_error(exchange, error, caller), asio::detached);
     io.run();
     return exchange.document().contains("request_id");
   };
