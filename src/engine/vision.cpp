@@ -101,6 +101,7 @@ Result<std::shared_ptr<mtmd_context>> Vision::projector() {
   {
     const MutexLock lock(mutex_);
     if (loaded_) return loaded_;
+    if (refused_) return *refused_;
   }
   mtmd_context_params params = mtmd_context_params_default();
   params.use_gpu = options_.gpu;
@@ -112,8 +113,11 @@ Result<std::shared_ptr<mtmd_context>> Vision::projector() {
   if (!context) {
     const std::string reason = log.errors("llama.cpp gives no reason");
     if (reason.find("mismatch between text model") != std::string::npos) {
-      return Error{ErrorCode::model_invalid,
-                   "the projector " + options_.path + " does not belong to this model, use the one published with it: " + reason};
+      // Not tried again: the library never frees a projector that it refuses at this point.
+      const MutexLock lock(mutex_);
+      refused_ = Error{ErrorCode::model_invalid,
+                       "the projector " + options_.path + " does not belong to this model, use the one published with it: " + reason};
+      return *refused_;
     }
     return Error{ErrorCode::model_invalid, "the projector " + options_.path + " cannot be loaded: " + reason};
   }

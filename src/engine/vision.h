@@ -9,6 +9,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -88,6 +89,7 @@ class Vision {
   mutable Mutex mutex_;
   Condition changed_;
   std::shared_ptr<mtmd_context> loaded_ GUARDED_BY(mutex_);
+  std::optional<Error> refused_ GUARDED_BY(mutex_);  // the projector belongs to another model
   std::chrono::steady_clock::time_point last_used_ GUARDED_BY(mutex_);
   bool stopping_ GUARDED_BY(mutex_) = false;
   Order order_ GUARDED_BY(mutex_);
