@@ -35,6 +35,23 @@ chat::ToolSpec function_tool(const Fields& fields, const std::string& name_advic
   return spec;
 }
 
+const json::object* read_tool_choice(const Fields& request, const std::string& forms, const char* no_tools,
+                                     const std::vector<chat::ToolSpec>& tools, chat::ToolChoice& out) {
+  using Mode = chat::ToolChoice::Mode;
+  const json::value* choice = request.find("tool_choice");
+  if (choice == nullptr) return nullptr;
+  if (choice->is_string()) {
+    const std::string mode = to_std(choice->get_string());
+    if (mode == "none") out.mode = Mode::none;
+    else if (mode == "required") out.mode = Mode::required;
+    else if (mode != "auto") request.wrong("tool_choice", "is " + quoted(mode) + "; " + forms);
+    if (out.mode == Mode::required && tools.empty()) request.wrong("tool_choice", std::string(R"(is "required", but )") + no_tools);
+    return nullptr;
+  }
+  if (!choice->is_object()) request.wrong("tool_choice", "is " + describe(*choice) + "; " + forms);
+  return choice->if_object();
+}
+
 void check_offered(const Fields& choice, std::string_view key, const std::string& name, const std::vector<chat::ToolSpec>& tools) {
   std::string known;
   for (const auto& tool : tools) {

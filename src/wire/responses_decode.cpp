@@ -269,30 +269,17 @@ std::vector<chat::ToolSpec> tools_of(const Fields& request, Problem& problem, st
 }
 
 chat::ToolChoice tool_choice_of(const Fields& request, const std::vector<chat::ToolSpec>& tools, Problem& problem) {
-  using Mode = chat::ToolChoice::Mode;
   constexpr const char* forms = R"(it must be "auto", "none", "required" or {"type": "function", "name": ...})";
   chat::ToolChoice out;
-  const json::value* choice = request.find("tool_choice");
+  const json::object* choice = read_tool_choice(request, forms, "tools has no function", tools, out);
   if (choice == nullptr) return out;
-  if (choice->is_string()) {
-    const std::string mode = to_std(choice->get_string());
-    if (mode == "none") out.mode = Mode::none;
-    else if (mode == "required") out.mode = Mode::required;
-    else if (mode != "auto") request.wrong("tool_choice", "is " + quoted(mode) + "; " + forms);
-    if (out.mode == Mode::required && tools.empty()) request.wrong("tool_choice", R"(is "required", but tools has no function)");
-    return out;
-  }
-  if (!choice->is_object()) {
-    request.wrong("tool_choice", "is " + describe(*choice) + "; " + forms);
-    return out;
-  }
-  const Fields fields(choice->get_object(), "tool_choice", problem);
+  const Fields fields(*choice, "tool_choice", problem);
   fields.need("type", R"(it must be "function")");
   if (const auto* type = fields.string("type"); type != nullptr && *type != "function") {
     fields.wrong("type", "is " + quoted(*type) + "; " + forms, ErrorCode::unsupported);
   }
   fields.need("name", "give the tool's name");
-  out.mode = Mode::named;
+  out.mode = chat::ToolChoice::Mode::named;
   out.name = fields.text("name");
   check_offered(fields, "name", out.name, tools);
   return out;
