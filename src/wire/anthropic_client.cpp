@@ -20,10 +20,6 @@ constexpr int least_thinking = 1024;      // budgets below are refused
 constexpr std::string_view filler = ".";  // where the API wants a user's word and there is none
 constexpr std::string_view spaces = " \t\r\n";
 
-Error nonsense(std::string what) {
-  return {ErrorCode::upstream_failed, "the upstream's answer makes no sense: " + std::move(what), "", {}};
-}
-
 Error cannot(std::string what, std::string param) {
   return {ErrorCode::unsupported, "a model behind the Anthropic API " + std::move(what), std::move(param), {}};
 }
@@ -408,13 +404,6 @@ Error error_of(const json::value* error, int status) {
     out.code = ErrorCode::context_length_exceeded;
   if (out.message.empty()) out.message = "the upstream failed without saying why (status " + std::to_string(status) + ")";
   return out;
-}
-
-Result<json::value> parse_answer(std::string_view body) {
-  auto document = parse_json(body);
-  if (!document) return nonsense(document.error().message);
-  if (!document->is_object()) return nonsense("it is not a JSON object");
-  return document;
 }
 
 int to_count(std::int64_t tokens) { return static_cast<int>(std::min<std::int64_t>(tokens, std::numeric_limits<int>::max())); }

@@ -6,9 +6,12 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <string>
 #include <string_view>
+#include <utility>
 
 #include "base/json.h"
+#include "base/result.h"
 
 namespace hearth::wire {
 
@@ -48,6 +51,19 @@ inline int find_count(const json::object& object, std::string_view key) {
 inline float to_float(const json::value* value) {
   if (value == nullptr || !value->is_number()) return std::nanf("");
   return static_cast<float>(value->to_number<double>());
+}
+
+// What an upstream said that cannot be its answer.
+inline Error nonsense(std::string what) {
+  return {ErrorCode::upstream_failed, "the upstream's answer makes no sense: " + std::move(what), "", {}};
+}
+
+// An upstream's whole document: an object.
+inline Result<json::value> parse_answer(std::string_view body) {
+  auto document = parse_json(body);
+  if (!document) return nonsense(document.error().message);
+  if (!document->is_object()) return nonsense("it is not a JSON object");
+  return document;
 }
 
 }  // namespace hearth::wire

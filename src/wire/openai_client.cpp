@@ -20,10 +20,6 @@ namespace {
 
 constexpr int max_choices = 4096;
 
-Error nonsense(std::string what) {
-  return {ErrorCode::upstream_failed, "the upstream's answer makes no sense: " + std::move(what), "", {}};
-}
-
 // ---- bodies -----------------------------------------------------------------------------------------------------------------------
 
 void append_part(std::string& out, const chat::ContentPart& part) {
@@ -165,14 +161,6 @@ void append_sampling(ObjectWriter& body, std::string& out, const chat::Sampling&
 }
 
 // ---- an upstream's documents ------------------------------------------------------------------------------------------------------
-
-// An upstream's whole document: an object.
-Result<json::value> parse_answer(std::string_view body) {
-  auto document = parse_json(body);
-  if (!document) return nonsense(document.error().message);
-  if (!document->is_object()) return nonsense("it is not a JSON object");
-  return document;
-}
 
 chat::TokenProbability probability_of(const json::object& item) {
   chat::TokenProbability out;
