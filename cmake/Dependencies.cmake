@@ -16,6 +16,11 @@ hearth_need(CLI11)
 hearth_need(tomlplusplus)
 hearth_need(prometheus-cpp COMPONENTS core)
 hearth_need(ZLIB)
+find_path(RE2_INCLUDE_DIR re2/re2.h)
+find_library(RE2_LIBRARY re2)
+if(NOT RE2_INCLUDE_DIR OR NOT RE2_LIBRARY)
+  message(FATAL_ERROR "hearth needs RE2, which was not found. ${HEARTH_DEPS_HINT}")
+endif()
 
 # Beast, Asio and their SSL parts cost 30-40 s a translation unit when header-only: they are compiled once, in net/asio.cpp.
 add_library(hearth_asio INTERFACE)
