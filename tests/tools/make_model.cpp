@@ -21,7 +21,8 @@ namespace {
 
 struct Shape {
   std::string arch = "llama", vocab, out, type = "f16", pooling, chat_template;
-  int layers = 2, width = 64, heads = 4, kv_heads = 2, head_size = 0, ffn = 128, context = 512, experts = 4, window = 32;
+  int layers = 2, width = 64, heads = 4, kv_heads = 2, head_size = 0, ffn = 128, context = 512, experts = 4, window = 32, mtp = 0;
+  float mixing = 1;
   bool tied = false;
   unsigned long long seed = 1;
 };
@@ -70,6 +71,8 @@ unsigned long long mix(unsigned long long x) {  // splitmix64
 float uniform(unsigned long long key) { return static_cast<float>(mix(key) >> 40) * (2.0F / (1 << 24)) - 1.0F; }
 
 bool is_bert(const Shape& s) { return s.arch == "bert"; }
+// Architectures whose blocks for the tokens after the next llama.cpp runs.
+bool has_mtp(const Shape& s) { return s.arch == "glm4moe" || s.arch == "hy_v3"; }
 
 // Tokenizer from the vocabulary file, everything else from the shape.
 Gguf metadata(const Shape& s) {
@@ -93,7 +96,8 @@ Gguf metadata(const Shape& s) {
   gguf_set_val_str(meta.get(), "general.architecture", s.arch.c_str());
   gguf_set_val_str(meta.get(), "general.name", ("random " + s.arch).c_str());
   gguf_set_val_u32(meta.get(), "general.file_type", static_cast<uint32_t>(ftypes.at(s.type)));
-  u32("block_count", s.layers);
+  u32("block_count", s.layers + s.mtp);
+  if (s.mtp > 0) u32("nextn_predict_layers", s.mtp);
   u32("context_length", s.context);
   u32("embedding_length", s.width);
   u32("feed_forward_length", s.ffn);
@@ -121,10 +125,16 @@ Gguf metadata(const Shape& s) {
     const std::array<int32_t, 4> sections{pairs - 2 * (3 * pairs / 8), 3 * pairs / 8, 3 * pairs / 8, 0};
     gguf_set_arr_data(meta.get(), key("rope.dimension_sections").c_str(), GGUF_TYPE_INT32, sections.data(), sections.size());
   }
-  if (s.arch == "qwen3moe") {
+  if (s.arch == "qwen3moe" || has_mtp(s)) {
     u32("expert_count", s.experts);
     u32("expert_used_count", std::min(2, s.experts));
     u32("expert_feed_forward_length", s.ffn);
+  }
+  if (has_mtp(s)) {  // one dense block, then experts and one that everybody shares
+    u32("leading_dense_block_count", 1);
+    u32("expert_shared_count", 1);
+    u32("expert_shared_feed_forward_length", s.ffn);
+    gguf_set_val_bool(meta.get(), key("expert_weights_norm").c_str(), true);
   }
   if (!s.pooling.empty()) {
     const std::map<std::string, int> poolings{{"mean", 1}, {"cls", 2}, {"last", 3}, {"rank", 4}};
@@ -146,6 +156,13 @@ bool wanted(const Shape& s, const std::string& name) {
   if (name == "output.weight") return !s.tied;
   if (has("dense_")) return false;
   if (name.starts_with("cls")) return s.pooling == "rank";
+  if (has("ffn_gate_up_exps") || has("nextn.embed_tokens") || has("nextn.shared_head_head")) return false;
+  if (has_mtp(s)) {
+    const bool dense = name.starts_with("blk.0."), experts = has("_exps") || has("_shexp") || has("ffn_gate_inp") || has("exp_probs");
+    if (experts) return !dense;
+    if (has("ffn_gate.") || has("ffn_up.") || has("ffn_down.")) return dense;
+  }
+  if (name.ends_with("exp_probs_b.bias")) return !name.starts_with("blk.0.");
   if (ends(".bias") && !is_bert(s)) return s.arch.starts_with("qwen2") && (has("attn_q.") || has("attn_k.") || has("attn_v."));
   if (is_bert(s)) return !has("attn_q_norm") && !has("attn_k_norm") && !has("attn_norm_2") && !has("ffn_gate");
   return true;
@@ -168,7 +185,13 @@ std::vector<float> weights(const Shape& s, const Tensor& tensor) {
   float scale = vector ? 0.1F : std::sqrt(3.0F / static_cast<float>(tensor.ne[0]));
   if (tensor.name == "token_embd.weight") scale = s.tied ? 2.0F * scale : 1.0F;
   if (tensor.name == "output.weight") scale *= 2.0F;
+  if (tensor.name.find("attn_output") != std::string::npos || tensor.name.find("ffn_down") != std::string::npos) scale *= s.mixing;
   for (size_t i = 0; i < n; ++i) values[i] = (norm ? 1.0F : 0.0F) + scale * uniform(key + i);
+  // Mostly the token's own embedding, which comes before the hidden state: then the head sees what the first block sees.
+  if (tensor.name.find("eh_proj") != std::string::npos) {
+    const auto inputs = static_cast<size_t>(tensor.ne[0]);
+    for (size_t i = 0; i < n; ++i) values[i] = s.mixing * values[i] + (i % inputs == i / inputs ? 1.0F : 0.0F);
+  }
   return values;
 }
 
@@ -178,6 +201,7 @@ void write(const Shape& s) {
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = 0;
   params.use_extra_bufts = false;
+  params.load_mtp = true;
   llama_model* model = llama_model_init_from_user(
       meta.get(),
       [](ggml_tensor* t, void* out) {
@@ -240,7 +264,8 @@ int main(int argc, char** argv) {
       ->each([&shape](const std::string& name) { presets.at(name)(shape); })
       ->trigger_on_parse();
   app.add_option("--arch", shape.arch, "Architecture")
-      ->check(CLI::IsMember(std::vector<std::string>{"llama", "qwen2", "qwen2vl", "qwen3", "qwen3moe", "gemma2", "gemma3", "bert"}))
+      ->check(CLI::IsMember(
+          std::vector<std::string>{"llama", "qwen2", "qwen2vl", "qwen3", "qwen3moe", "gemma2", "gemma3", "glm4moe", "hy_v3", "bert"}))
       ->capture_default_str();
   app.add_option("--vocab", shape.vocab, "GGUF file to copy the tokenizer and chat template from")->required()->check(CLI::ExistingFile);
   app.add_option("--type", shape.type, "Type of the matrices")
@@ -261,6 +286,12 @@ int main(int argc, char** argv) {
   number("--context", shape.context, "Training context");
   number("--experts", shape.experts, "Experts of a MoE; two are used per token");
   number("--window", shape.window, "Sliding window (gemma)");
+  app.add_option("--mtp", shape.mtp, "Further blocks that guess the tokens after the next (glm4moe, hy_v3)")
+      ->check(CLI::Range(0, 8))
+      ->capture_default_str();
+  app.add_option("--mixing", shape.mixing, "Scale of what each block adds: near 0 a token follows from the one before it alone")
+      ->check(CLI::Range(0.0, 10.0))
+      ->capture_default_str();
   app.add_flag("--tied", shape.tied, "The output matrix is the embedding matrix");
   app.add_option("--seed", shape.seed, "Same seed, same weights")->capture_default_str();
   app.add_option("out", shape.out, "File to write")->required();
