@@ -114,9 +114,6 @@ std::string find_config_file(const Environment& environment);
 // config_invalid; for the file with "path:line:column:", and for a misspelt key with the nearest right one.
 Result<Config> load_config(const ConfigSources& sources);
 
-// The member of `words` nearest to `word` by edits, or "" when none is near.
-std::string nearest(std::string_view word, const std::vector<std::string_view>& words);
-
 // "90s", "500ms", "2m", or a number of seconds; invalid_request with what would be right.
 Result<std::chrono::milliseconds> parse_duration(std::string_view text);
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "app/commands.h"
+#include "base/nearest.h"
 
 int main(int argc, char** argv) {
   using namespace hearth::app;
@@ -18,7 +19,7 @@ int main(int argc, char** argv) {
     std::vector<std::string> names;
     for (const auto* command : program.get_subcommands(nullptr)) names.push_back(command->get_name());
     if (std::find(names.begin(), names.end(), argv[1]) == names.end()) {
-      const std::string near = nearest(argv[1], std::vector<std::string_view>(names.begin(), names.end()));
+      const std::string near = hearth::nearest(argv[1], std::vector<std::string_view>(names.begin(), names.end()));
       std::fprintf(stderr, "hearth: \"%s\" is not a command%s\nRun `hearth --help` for the list.\n", argv[1],
                    near.empty() ? "." : (". Did you mean `hearth " + near + "`?").c_str());
       return exit_usage;
@@ -38,7 +39,7 @@ int main(int argc, char** argv) {
         for (const auto& name : option->get_lnames()) flags.push_back("--" + name);
       }
       message = "\"" + flag + "\" is not a flag of this command";
-      if (const auto near = nearest(flag, std::vector<std::string_view>(flags.begin(), flags.end())); !near.empty())
+      if (const auto near = hearth::nearest(flag, std::vector<std::string_view>(flags.begin(), flags.end())); !near.empty())
         message += "; did you mean " + near + "?";
     }
     const std::string help = command == &program ? "hearth --help" : "hearth " + command->get_name() + " --help";

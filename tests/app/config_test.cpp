@@ -7,6 +7,8 @@
 #include <fstream>
 #include <regex>
 
+#include "base/nearest.h"
+
 namespace hearth::app {
 namespace {
 
