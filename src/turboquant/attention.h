@@ -1,0 +1,63 @@
+// Attention over compressed keys and values: ggml's FLASH_ATTN_EXT, softmax(scale·q·Kᵀ + slope·mask)·V, without ever unpacking more than a tile of 64 tokens.
+// The query is rotated instead of the keys, and the sum is rotated back instead of the values; a tile is unpacked once for all query heads that share
+// its KV head. Long contexts are split between threads by ranges of tokens, whose partial results are merged at the end.
+//
+// Threads are the caller's. For one operation: attention_begin() on one thread, then attention_compute() on every thread, then, when all have returned,
+// attention_merge() on every thread. A thread that comes late or not at all does no harm: work is taken piece by piece.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "turboquant/codec.h"
+#include "turboquant/kernels.h"
+
+namespace hearth::turboquant {
+
+// The keys or values of one operation: record of (token, head, stream) at data + token·token_stride + head·head_stride + stream·stream_stride, in bytes.
+struct CompressedRows {
+  const Codec* codec = nullptr;
+  const std::uint8_t* data = nullptr;
+  std::size_t token_stride = 0, head_stride = 0, stream_stride = 0;
+  // The first `protected_tokens` of each stream may be kept in a buffer of their own at a higher width (same size and seed): attention sinks.
+  // Their records in `data` are then not read.
+  int protected_tokens = 0;
+  const Codec* protected_codec = nullptr;
+  const std::uint8_t* protected_data = nullptr;
+  std::size_t protected_token_stride = 0, protected_head_stride = 0, protected_stream_stride = 0;
+};
+
+struct Attention {
+  int heads = 0, kv_heads = 0;  // heads a multiple of kv_heads; head h reads KV head h·kv_heads/heads
+  int queries = 0;              // query rows of each head
+  int tokens = 0;               // keys
+  int streams = 1;              // independent sequences, each with its own queries, keys and values
+
+  // f32, q[i] of (query, head, stream) at q + query·q_query_stride + …, in bytes; key size numbers next to each other.
+  const void* q = nullptr;
+  std::size_t q_query_stride = 0, q_head_stride = 0, q_stream_stride = 0;
+  CompressedRows k, v;
+  // IEEE half [tokens] for (query, head % mask_heads, stream % mask_streams), strides in bytes; nullptr: none.
+  const void* mask = nullptr;
+  std::size_t mask_query_stride = 0, mask_head_stride = 0, mask_stream_stride = 0;
+  int mask_heads = 1, mask_streams = 1;
+  const float* sinks = nullptr;  // [heads] a logit without a value; nullptr: none
+  float scale = 1;
+  float max_bias = 0;  // ALiBi; 0: every slope is 1
+  float softcap = 0;   // 0: none
+
+  // f32 [streams][queries][heads][out_dim], as ggml lays it out. A query with nothing to see gets zeros. out_dim 0 means all of the value, less its first
+  // coordinates (a value that is a part of the key, as in latent attention).
+  float* out = nullptr;
+  int out_dim = 0;
+
+  const Kernels* kernels = nullptr;  // nullptr: the best
+};
+
+// Bytes of scratch memory for `threads` threads; at a multiple of 64.
+std::size_t attention_scratch(const Attention& attention, int threads);
+void attention_begin(const Attention& attention, int threads, void* scratch);
+void attention_compute(const Attention& attention, int thread, int threads, void* scratch);
+void attention_merge(const Attention& attention, int thread, int threads, void* scratch);
+
+}  // namespace hearth::turboquant
