@@ -1,0 +1,96 @@
+// The KV tensors of llama.cpp inside a buffer of ours: which they are, how their rows are stored, and which operations on them mean something.
+// Private to the back end.
+//
+// llama.cpp sees a tensor of nominal type f16, [width, cells, streams]. Its views say which rows an operation means, never where bytes are: a row is one
+// cell, the key or value of all heads of one token in one layer, and is stored in `row_bytes` bytes as format.h says. The size of a head is not known
+// when the memory is asked for; it shows in the first attention operation, which llama.cpp plans before it computes anything.
+#pragma once
+
+#include <ggml.h>
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+#include "turboquant/codec.h"
+#include "turboquant/profile.h"
+
+namespace hearth::turboquant {
+
+// "cache_k_l12": the name llama.cpp gives a layer's keys (cache_v_ for values). Other caches (indexers, recurrent states) have other names and are
+// left as they are.
+struct CacheName {
+  bool value = false;
+  int layer = 0;
+};
+std::optional<CacheName> cache_name(std::string_view tensor_name);
+
+inline const ggml_tensor* root(const ggml_tensor* tensor) { return tensor->view_src ? tensor->view_src : tensor; }
+
+// One compressed tensor. Calls that refuse throw std::runtime_error: ggml passes no errors on here, but llama.cpp catches them around making a context
+// and loading a state, logs them and fails that call.
+class CacheTensor {
+ public:
+  CacheTensor(const ggml_tensor& tensor, int bits, std::size_t row_bytes, std::uint64_t seed);
+
+  // Called with every attention operation; the first one fixes the size of a head. Throws where the rows have no room for it.
+  void set_head(std::int64_t dim);
+  // Null before the first set_head.
+  const Codec* codec() const { return codec_.load(std::memory_order_acquire); }
+
+  std::int64_t width() const { return width_; }
+  std::size_t nominal_row() const { return static_cast<std::size_t>(width_) * 2; }
+  std::size_t row_bytes() const { return row_bytes_; }
+  std::uint8_t* row(std::int64_t cell) const { return data_ + static_cast<std::size_t>(cell) * row_bytes_; }
+  const std::string& name() const { return name_; }
+
+  // What llama.cpp saves of a row is the stored bytes, then zeros up to the nominal size with a mark of the format at the end: exact, and rows of
+  // another profile or of plain f16 are refused. `view` is a contiguous view of whole rows; `offset` in nominal bytes from its start.
+  void get_state(const ggml_tensor& view, std::span<std::byte> out, std::size_t offset) const;
+  void set_state(const ggml_tensor& view, std::span<const std::byte> in, std::size_t offset);
+  // Rows to rows, where both store them alike; false where not.
+  bool copy(const ggml_tensor& to, const CacheTensor& source, const ggml_tensor& from);
+
+ private:
+  std::int64_t first_row(const ggml_tensor& view) const;
+  std::uint64_t mark() const;
+
+  std::string name_;
+  std::int64_t width_, rows_;
+  int bits_;
+  std::size_t row_bytes_;
+  std::uint64_t seed_;
+  std::uint8_t* data_;
+  std::atomic<const Codec*> codec_{nullptr};
+};
+
+// What a device does with the tensors of a model.
+class CacheStore {
+ public:
+  CacheStore(Profile profile, int layers, int head_size, std::uint64_t seed);
+
+  std::uint64_t seed() const { return seed_; }
+  bool keeps(const ggml_tensor& tensor) const { return cache_name(tensor.name).has_value() && tensor.type == GGML_TYPE_F16; }
+  // Refuses cache tensors that cannot be kept: quantised ones.
+  Result<void> check(const ggml_tensor& tensor) const;
+  std::size_t bytes(const ggml_tensor& tensor) const;
+  int bits(CacheName name) const;
+  std::size_t row_bytes(std::int64_t width, int bits) const;
+
+  // A weight on its way to memory elsewhere: from their names follows how many layers there are.
+  void offered(const ggml_tensor& weight);
+
+ private:
+  Profile profile_;
+  int head_size_;
+  std::uint64_t seed_;
+  bool fixed_;
+  std::atomic<int> layers_, last_{0};
+};
+
+}  // namespace hearth::turboquant

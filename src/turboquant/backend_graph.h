@@ -1,0 +1,67 @@
+// Runs a graph whose nodes read or write compressed tensors: these nodes are handed to the CPU back end as its "custom" operation, which calls us on each
+// of its threads, so that one graph stays one graph, computed by one pool of threads. Private to the back end.
+#pragma once
+
+#include <ggml-backend.h>
+#include <ggml.h>
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "turboquant/attention.h"
+#include "turboquant/backend_cache.h"
+
+namespace hearth::turboquant {
+
+// The compressed tensor that a tensor is or looks into; null for all others.
+using FindCache = std::function<CacheTensor*(const ggml_tensor*)>;
+
+// Whether `op`, which reads or writes a compressed tensor by `compressed`, means something; throws std::runtime_error, saying what is wrong and what to
+// do, where not: nobody else can compute it either. Learns the size of heads where the tensors are real.
+void require_supported(const ggml_tensor& op, const std::function<bool(const ggml_tensor*)>& compressed, const FindCache& find);
+
+// One stream of graphs; one thread at a time.
+class GraphRunner {
+ public:
+  explicit GraphRunner(ggml_backend_t cpu) : cpu_(cpu) {}
+
+  void set_threads(int threads) { threads_ = threads; }
+  ggml_status compute(ggml_cgraph* graph, const FindCache& find);
+
+ private:
+  // A node that is ours, and what it was.
+  struct Job {
+    ggml_tensor* node;
+    ggml_op op;
+    std::array<std::int32_t, GGML_MAX_OP_PARAMS / sizeof(std::int32_t)> params{};
+    CacheTensor* cache = nullptr;  // of SET_ROWS
+    Attention attention{};         // of FLASH_ATTN_EXT
+    void* scratch = nullptr;
+    std::atomic<int> arrived{0};
+
+    explicit Job(ggml_tensor* n);
+  };
+  // Scratch memory at a multiple of 64.
+  struct Scratch {
+    std::vector<std::uint8_t> bytes;
+    void* at_least(std::size_t size);
+  };
+
+  static void run(ggml_tensor* node, int thread, int threads, void* job);
+  static void write_rows(const Job& job, int thread, int threads);
+  static void attend(Job& job, int thread, int threads);
+  Attention attention(const ggml_tensor& node, const FindCache& find) const;
+  ggml_status shift(const ggml_tensor& rope, CacheTensor& cache);
+
+  ggml_backend_t cpu_;
+  int threads_ = GGML_DEFAULT_N_THREADS;
+  std::deque<Job> jobs_;
+  Scratch scratch_;
+};
+
+}  // namespace hearth::turboquant
