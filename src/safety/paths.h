@@ -7,13 +7,16 @@
 #include <vector>
 
 #include "safety/action.h"
+#include "safety/effect.h"
 
 namespace hearth::safety {
 
-// Absolute (or, with an unknown working folder, beginning with "./"), no ".", "..", "//" or trailing slash; ~ and ~user expanded; /proc/self/root, /proc/self/cwd,
-// /dev/fd and the like resolved; links followed if `where` says so. A glob stays in as it is. A path that climbs out of an unknown working folder
-// becomes "/?/…": somewhere outside.
+// Absolute (or, with an unknown working folder, beginning with "./"), no ".", "..", "//" or trailing slash; ~ and ~user expanded; file:// taken off; /proc/self/root,
+// /proc/self/cwd, /dev/fd and the like resolved; links followed if `where` says so. A glob stays in as it is. A path that climbs out of an unknown working
+// folder becomes "/?/…": somewhere outside. So does one that begins with something unknown (U+FFFD), as "/?/�/…".
 std::string canonical_path(std::string_view path, const Surroundings& where);
+// The same, seen from another folder than the working folder: `folder` is canonical itself, or empty for the working folder.
+std::string canonical_path(std::string_view path, const Surroundings& where, std::string_view folder);
 
 enum class Place {
   workspace,    // inside the working folder
@@ -30,13 +33,29 @@ enum class Place {
   secret_like,  // .env and its kind inside of the workspace: ordinary to read, not to send
 };
 
-// Of a canonical path; a glob counts as the most sensitive place that it can match.
+// A place and what it comes to when somebody reads, writes or deletes there.
+struct Site {
+  Place place = Place::elsewhere;
+  std::string_view what;  // for people: "SSH keys", "a cron table"; empty when there is nothing to say beyond the place
+  Effect on_read = Effect::read;
+  Effect on_write = Effect::write;
+  Effect on_remove = Effect::remove;
+};
+
+// Of a canonical path; a glob counts as the most sensitive place that it can match. Protected paths of `where` are not looked at.
+Site site_of(std::string_view canonical, const Surroundings& where);
 Place place_of(std::string_view canonical, const Surroundings& where);
+// What a folder read as a whole (archived, copied, searched) would include: the most sensitive place at or below it.
+Site site_of_tree(std::string_view canonical, const Surroundings& where);
 // Matches one of `where.protected_paths`.
 bool is_protected(std::string_view canonical, const Surroundings& where);
 // Whether `where` allows writing there: workspace or temporary and not protected.
 bool is_writable(std::string_view canonical, const Surroundings& where);
 // Shell-style glob over whole paths: * and ? do not match a slash, ** does, [a-z] and [!a-z].
 bool glob_match(std::string_view pattern, std::string_view path);
+// Whether some path matches both. U+FFFD in either stands for anything within a name.
+bool globs_intersect(std::string_view a, std::string_view b);
+// Whether a path holds what a shell would expand, or something unknown.
+bool has_glob(std::string_view path);
 
 }  // namespace hearth::safety
