@@ -31,7 +31,7 @@ struct WorkerFlags {
 engine::Speculation speculation(const Config& config) {
   using Mode = engine::Speculation::Mode;
   static const std::map<std::string_view, Mode> modes{
-      {"off", Mode::off}, {"auto", Mode::automatic}, {"lookup", Mode::lookup}, {"draft", Mode::draft}};
+      {"off", Mode::off}, {"auto", Mode::automatic}, {"lookup", Mode::lookup}, {"draft", Mode::draft}, {"mtp", Mode::mtp}};
   engine::Speculation out;
   out.mode = modes.at(config.text("model.speculation"));
   out.draft_model = config.text("model.draft_model");

@@ -7,6 +7,8 @@
 #include <cctype>
 #include <map>
 #include <optional>
+#include <set>
+#include <span>
 
 namespace hearth::catalog {
 namespace {
@@ -40,6 +42,58 @@ std::string tool_format_of(std::string_view text) {
   if (has("<|python_tag|>") || has("ipython")) return "llama3";
   if (has("tool▁calls▁begin")) return "deepseek";
   return has("tools") ? "other" : "";
+}
+
+// Whose blocks for multi-token prediction the pinned llama.cpp runs beside attention alone, and what it then takes for granted: where it does not find it,
+// it ends the process.
+struct MtpArchitecture {
+  std::string_view name;
+  bool several;  // or one block, no more
+};
+constexpr std::array mtp_architectures{MtpArchitecture{"glm4moe", false}, MtpArchitecture{"hy_v3", true}};
+
+void add_mtp(ModelSummary& model, const std::vector<Gguf>& parts) {
+  const std::string& arch = model.architecture;
+  const Gguf& head = parts.front();
+  const auto known =
+      std::find_if(mtp_architectures.begin(), mtp_architectures.end(), [&](const MtpArchitecture& a) { return a.name == arch; });
+  if (known == mtp_architectures.end()) {
+    model.mtp_obstacle = fmt::format("the engine does not run those of the architecture {}", printable(arch));
+    return;
+  }
+  std::set<std::string_view> names;
+  for (const auto& part : parts) {
+    for (const auto& tensor : part.tensors) names.insert(tensor.name);
+  }
+  const std::int64_t first = model.layers - model.mtp_layers;
+  if (!names.contains(fmt::format("blk.{}.nextn.eh_proj.weight", first))) {
+    model.mtp_obstacle = "the file declares them and does not hold them";
+    return;
+  }
+  if (model.mtp_layers > 1 && !known->several) {
+    model.mtp_obstacle = fmt::format("the engine runs one of the architecture {}, and the file has {}", arch, model.mtp_layers);
+    return;
+  }
+  if (const auto* sections = std::get_if<GgufArray>(head.find(arch + ".rope.dimension_sections"));
+      sections != nullptr && !sections->integers.empty() && sections->integers.front() > 0) {
+    model.mtp_obstacle = "the engine runs none where positions have several dimensions";
+    return;
+  }
+  for (std::int64_t i = first; i < model.layers && model.mtp_obstacle.empty(); ++i) {
+    const auto has = [&](std::string_view name) { return names.contains(fmt::format("blk.{}.{}.weight", i, name)); };
+    const auto need = [&](std::initializer_list<std::string_view> list) {
+      for (const auto name : list) {
+        if (!has(name) && model.mtp_obstacle.empty()) model.mtp_obstacle = fmt::format("the file lacks blk.{}.{}.weight", i, name);
+      }
+    };
+    need({"nextn.eh_proj", "nextn.enorm", "nextn.hnorm"});
+    if (!has("ffn_gate_inp")) {
+      need({"ffn_gate", "ffn_up", "ffn_down"});
+    } else {
+      need({"ffn_down_exps"});
+      if (!has("ffn_gate_up_exps")) need({"ffn_gate_exps", "ffn_up_exps"});
+    }
+  }
 }
 
 Result<ModelSummary> summarise(const std::vector<Gguf>& parts, std::vector<std::string> files) {
@@ -100,6 +154,21 @@ Result<ModelSummary> summarise(const std::vector<Gguf>& parts, std::vector<std::
   const auto* tokens = head.find("tokenizer.ggml.tokens");
   const auto* token_list = tokens != nullptr ? std::get_if<GgufArray>(tokens) : nullptr;
   model.vocabulary = token_list != nullptr ? static_cast<std::int64_t>(token_list->count) : number("vocab_size");
+  model.mtp_layers = number("nextn_predict_layers");
+  if (model.mtp_layers > model.layers) {
+    return Error{ErrorCode::model_invalid,
+                 fmt::format("{} is damaged: it declares {} blocks for multi-token prediction among {} layers.", file, model.mtp_layers,
+                             model.layers),
+                 {}};
+  }
+  const auto has_first_block = [](const Gguf& part) {
+    return std::any_of(part.tensors.begin(), part.tensors.end(), [](const GgufTensor& t) { return t.name.starts_with("blk.0."); });
+  };
+  if (model.mtp_layers > 0 && model.mtp_layers < model.layers && std::none_of(parts.begin(), parts.end(), has_first_block)) {
+    return Error{
+        ErrorCode::model_invalid, file + " holds only a model's blocks for multi-token prediction. Give the model they belong to.", {}};
+  }
+  if (model.mtp_layers > 0) add_mtp(model, parts);
   const std::string chat = head.text("tokenizer.chat_template");
   model.chat_template = !chat.empty();
   model.tool_format = tool_format_of(chat);
@@ -127,7 +196,7 @@ std::optional<SplitName> split_name(std::string_view name) {
 
 }  // namespace
 
-std::uint64_t kv_bytes_per_token(const ModelSummary& model, std::string_view kv_type) {
+std::uint64_t kv_bytes_per_token(const ModelSummary& model, std::string_view kv_type, bool mtp) {
   const std::uint32_t id = kv_type == "f16" ? 1 : kv_type == "q8_0" ? 8 : kv_type == "q4_0" ? 2 : 0;
   if (id == 0) return 0;
   const TensorType& type = *find_tensor_type(id);
@@ -135,20 +204,27 @@ std::uint64_t kv_bytes_per_token(const ModelSummary& model, std::string_view kv_
     return (static_cast<std::uint64_t>(values) + type.elements - 1) / type.elements * type.bytes;
   };
   std::uint64_t bytes = 0;
-  for (const std::int64_t heads : model.kv_heads) bytes += row(heads * model.key_length) + row(heads * model.value_length);
+  const std::size_t without = model.can_guess() && !mtp ? static_cast<std::size_t>(model.mtp_layers) : 0;
+  for (const std::int64_t heads : std::span(model.kv_heads).first(model.kv_heads.size() - without))
+    bytes += row(heads * model.key_length) + row(heads * model.value_length);
   return bytes;
 }
 
-MemoryEstimate estimate_memory(const ModelSummary& model, std::int64_t context, std::string_view kv_type) {
+MemoryEstimate estimate_memory(const ModelSummary& model, std::int64_t context, std::string_view kv_type, bool mtp) {
   constexpr std::uint64_t batch = 512;
   constexpr std::uint64_t f32 = 4;
   const auto tokens = static_cast<std::uint64_t>(sane(context));
   MemoryEstimate out;
   out.weights = model.weight_bytes;
-  out.kv = kv_bytes_per_token(model, kv_type) * tokens;
+  out.kv = kv_bytes_per_token(model, kv_type, mtp) * tokens;
   const auto width = static_cast<std::uint64_t>(4 * model.embedding_length + 2 * model.feed_forward_length + model.vocabulary);
   // The mask is kept as f32 and as f16 for flash attention.
   out.compute = batch * width * f32 + batch * tokens * (f32 + 2);
+  if (mtp) {  // logits for a row of each sequence only
+    constexpr std::uint64_t outputs = 64;
+    const auto vocabulary = static_cast<std::uint64_t>(model.vocabulary);
+    out.compute += (batch * (width - vocabulary) + 2 * outputs * vocabulary) * f32 + batch * tokens * (f32 + 2);
+  }
   return out;
 }
 

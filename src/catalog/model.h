@@ -36,14 +36,17 @@ struct ModelSummary {
   std::int64_t vocabulary = 0;
   std::int64_t sliding_window = 0;  // 0 = none. Layers that use it keep fewer cells; the estimates below ignore that and are upper bounds
   bool recurrent = false;           // has layers that keep a fixed state instead of KV cells
+  std::int64_t mtp_layers = 0;      // of `layers`, the last ones: blocks for multi-token prediction, which guess the token after the next
+  std::string mtp_obstacle;         // why the engine cannot guess with them; empty = it can, or there are none
+  bool can_guess() const { return mtp_layers > 0 && mtp_obstacle.empty(); }
   bool chat_template = false;
   std::string
       tool_format;      // dialect of tool calls in the chat template: "hermes", "llama3", "mistral", "deepseek", "other"; empty = none seen
   std::string pooling;  // "mean", "cls", "last", "rank"; empty = generates text
 };
 
-// Bytes of all layers' keys and values for one token; `kv_type` is f16, q8_0 or q4_0 (0 for any other).
-std::uint64_t kv_bytes_per_token(const ModelSummary& model, std::string_view kv_type);
+// Bytes of all layers' keys and values for one token; `kv_type` is f16, q8_0 or q4_0 (0 for any other). `mtp`: and those of the blocks that guess.
+std::uint64_t kv_bytes_per_token(const ModelSummary& model, std::string_view kv_type, bool mtp = false);
 
 // Expected memory while serving. `compute` is an estimate of llama.cpp's scratch buffers for batches of 512: logits, activations, attention mask.
 struct MemoryEstimate {
@@ -52,7 +55,8 @@ struct MemoryEstimate {
   std::uint64_t compute = 0;
   std::uint64_t total() const { return weights + kv + compute; }
 };
-MemoryEstimate estimate_memory(const ModelSummary& model, std::int64_t context, std::string_view kv_type);
+// `mtp`: with the blocks that guess, which have a memory and scratch buffers of their own.
+MemoryEstimate estimate_memory(const ModelSummary& model, std::int64_t context, std::string_view kv_type, bool mtp = false);
 
 // Context the engine takes when none is configured.
 std::int64_t default_context(const ModelSummary& model);

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <string_view>
 
@@ -108,17 +108,7 @@ bool DraftModel::decode() {
 
 Token DraftModel::guess(int row) const {
   const auto logits = decoder_->logits(row);
-  if (logits.empty()) return -1;
-  const auto known = logits.first(std::min(logits.size(), static_cast<std::size_t>(vocabulary_)));
-  const Token best = argmax(known);
-  if (best < 0) return -1;
-  // 1 ÷ sum is the best token's probability. What lies far below adds nothing that matters here.
-  const float top = known[static_cast<std::size_t>(best)], most = 1 / std::max(least_confidence_, 1e-6F);
-  float sum = 0;
-  for (float logit : known) {
-    if (logit > top - 12) sum += std::exp(logit - top);
-  }
-  return sum <= most ? best : -1;
+  return confident(logits.first(std::min(logits.size(), static_cast<std::size_t>(vocabulary_))), least_confidence_);
 }
 
 // Brings the KV memory up to all of each sequence's tokens, the last of them with logits, and puts the first guesses' rows into batch_. False when there

@@ -24,6 +24,7 @@
 #include "engine/chat_format.h"
 #include "engine/draft_model.h"
 #include "engine/llama_decoder.h"
+#include "engine/mtp_draft.h"
 #include "engine/ngram_draft.h"
 #include "engine/vision.h"
 
@@ -56,6 +57,8 @@ struct ModelFile {
   std::int64_t bytes = 0;
   std::int64_t changed = 0;  // Unix seconds
   std::vector<catalog::GgufTensor> tensors;
+  std::int64_t mtp_layers = 0;
+  std::string mtp_obstacle;  // as in catalog::ModelSummary
 };
 
 // Refuses what is no whole model, and says why, before llama.cpp sees it: that only knows "failed".
@@ -68,6 +71,7 @@ Result<ModelFile> open_model(const EngineOptions& options) {
     auto summary = catalog::parse_model(options.embedded_model, name);
     if (!summary) return std::move(summary).error();
     out.bytes = static_cast<std::int64_t>(summary->file_bytes);
+    out.mtp_layers = summary->mtp_layers, out.mtp_obstacle = summary->mtp_obstacle;
     auto gguf = catalog::parse_gguf(options.embedded_model, name);
     if (!gguf) return std::move(gguf).error();
     out.tensors = std::move(gguf->tensors);
@@ -84,6 +88,7 @@ Result<ModelFile> open_model(const EngineOptions& options) {
   auto summary = catalog::read_model(options.model_path);
   if (!summary) return std::move(summary).error();
   out.bytes = static_cast<std::int64_t>(summary->file_bytes);
+  out.mtp_layers = summary->mtp_layers, out.mtp_obstacle = summary->mtp_obstacle;
   if (stat(options.model_path.c_str(), &info) == 0) out.changed = info.st_mtime;
   for (const std::string& part : summary->files) {
     auto gguf = catalog::read_gguf(part);
@@ -372,6 +377,8 @@ class LlamaEngine final : public Engine {
   Result<AdapterPtr> adapter(const chat::Request& request);
   // Who guesses, as options_.speculation says; null for nobody.
   Result<std::unique_ptr<DraftSource>> draft_source() const;
+  // Whether that are the model's own blocks; config_invalid where they are asked for and cannot.
+  Result<bool> uses_mtp(const ModelFile& file) const;
   // Each input's pooled vector, in order, in as few passes as fit.
   Result<std::vector<std::vector<float>>> pooled(const std::vector<std::vector<Token>>& inputs);
   // Runs `job` where nothing else uses the threads: between the scheduler's ticks, or alone when the model does not generate.
@@ -387,6 +394,7 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<ChatFormat> chat_format_;
   std::unique_ptr<Vision> vision_;  // null: text only
   std::unique_ptr<LlamaDecoder> decoder_;
+  bool mtp_ = false;  // the model was loaded with its blocks for that
   std::unique_ptr<PooledContext> pooled_;
   std::unique_ptr<DraftSource> drafts_;
   std::unique_ptr<Speculator> speculator_;
@@ -410,8 +418,13 @@ Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
   if (!threads) return std::move(threads).error();
   threads_ = std::move(*threads);
 
+  auto mtp = uses_mtp(*file);
+  if (!mtp) return std::move(mtp).error();
+  mtp_ = *mtp;
+
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = options_.gpu_layers;
+  params.load_mtp = mtp_;
   struct Progress {
     const std::function<bool(float)>& callback;
     bool stopped = false;
@@ -512,6 +525,18 @@ Result<AdapterPtr> LlamaEngine::adapter(const chat::Request& request) {
   return adapters_->acquire(request.adapter);
 }
 
+Result<bool> LlamaEngine::uses_mtp(const ModelFile& file) const {
+  const Speculation& s = options_.speculation;
+  const bool can = file.mtp_layers > 0 && file.mtp_obstacle.empty();
+  if (s.mode == Speculation::Mode::automatic) return can && s.draft_model.empty();
+  if (s.mode != Speculation::Mode::mtp || can) return s.mode == Speculation::Mode::mtp;
+  return Error{ErrorCode::config_invalid,
+               "speculation with the model's own MTP blocks was asked for, but " +
+                   (file.mtp_layers == 0 ? "model \"" + options_.model_id + "\" has none" : "it cannot: " + file.mtp_obstacle) +
+                   ". Set speculation to lookup, to draft with a draft model, or to auto",
+               "speculation"};
+}
+
 Result<std::unique_ptr<DraftSource>> LlamaEngine::draft_source() const {
   const Speculation& s = options_.speculation;
   const auto refuse = [](std::string message) { return Error{ErrorCode::config_invalid, std::move(message), "speculation"}; };
@@ -528,6 +553,13 @@ Result<std::unique_ptr<DraftSource>> LlamaEngine::draft_source() const {
   }
   if (s.mode == Speculation::Mode::draft && s.draft_model.empty())
     return refuse("speculation with a draft model was asked for, but none is named");
+  if (mtp_) {
+    auto own = MtpDraft::create(
+        model_.get(), *threads_, *decoder_,
+        {.kv_type = options_.kv_type, .flash_attention = options_.flash_attention, .least_confidence = s.least_confidence});
+    if (!own) return std::move(own).error();
+    return std::unique_ptr<DraftSource>(std::move(*own));
+  }
   if (s.mode == Speculation::Mode::lookup || s.draft_model.empty()) {
     return std::unique_ptr<DraftSource>(std::make_unique<NgramDraft>(decoder_->max_sequences(), s.lookup_tokens));
   }

@@ -2,6 +2,7 @@
 
 #include <common.h>
 #include <ggml.h>
+#include <llama-ext.h>
 #include <llama.h>
 #include <sampling.h>
 
@@ -11,6 +12,8 @@
 #include <cstring>
 #include <limits>
 #include <map>
+
+#include "engine/mtp_draft.h"
 
 namespace hearth::engine {
 namespace {
@@ -227,6 +230,18 @@ Token argmax(std::span<const float> logits) {
   return static_cast<Token>(std::find(logits.begin(), logits.end(), max) - logits.begin());
 }
 
+Token confident(std::span<const float> logits, float least) {
+  const Token best = argmax(logits);
+  if (best < 0) return -1;
+  // 1 ÷ sum is the best token's probability. What lies far below adds nothing that matters here.
+  const float top = logits[static_cast<std::size_t>(best)], most = 1 / std::max(least, 1e-6F);
+  float sum = 0;
+  for (float logit : logits) {
+    if (logit > top - 12) sum += std::exp(logit - top);
+  }
+  return sum <= most ? best : -1;
+}
+
 std::vector<std::pair<float, Token>> best_logits(std::span<const float> logits, std::size_t count) {
   // A min-heap of the best so far. Almost every logit fails its first comparison, so whole blocks are passed over by their largest.
   using Entry = std::pair<float, Token>;
@@ -361,6 +376,16 @@ Result<void> LlamaDecoder::measure() {
   return {};
 }
 
+void LlamaDecoder::follow(MtpDraft* reader) {
+  reader_ = reader;
+  llama_set_embeddings_nextn(context_, reader != nullptr, false);
+  adapter_changed_ = true;  // other graphs
+}
+
+std::size_t LlamaDecoder::vocabulary() const { return static_cast<std::size_t>(llama_vocab_n_tokens(vocab_)); }
+
+std::int64_t LlamaDecoder::bytes_per_cell() const { return bytes_per_cell_ + (reader_ ? reader_->bytes_per_cell() : 0); }
+
 void LlamaDecoder::use_adapter(const Adapter* adapter) {
   const auto* const lora = static_cast<const LlamaAdapter*>(adapter);
   std::shared_ptr<llama_adapter_lora> weights = lora ? lora->weights : nullptr;
@@ -368,6 +393,7 @@ void LlamaDecoder::use_adapter(const Adapter* adapter) {
   float scale = lora ? lora->scale : 0;
   llama_set_adapters_lora(context_, lora ? &pointer : nullptr, lora ? 1 : 0, lora ? &scale : nullptr);
   adapter_changed_ = true;
+  if (reader_) reader_->use_adapter(pointer, scale);
   adapter_ = std::move(weights);  // the context has let go of the one before
 }
 
@@ -475,6 +501,7 @@ Result<void> LlamaDecoder::run(const Rows& rows) {
   }
   if (rc == 0) {
     llama_synchronize(context_);  // a GPU goes on in the background: whoever measures this call means the computation
+    if (reader_ && !images) reader_->computed(rows, llama_get_embeddings_nextn(context_));
     return {};
   }
   if (rc == 2 || rc < -1) forget(rows);  // only here may earlier parts of the batch have stayed in the memory
@@ -497,6 +524,7 @@ void LlamaDecoder::forget(const Rows& rows) {
     if (!spans_.empty() && position(seq, pos) == position(seq, pos - 1)) lost_[static_cast<std::size_t>(seq)] = true;
     if (!llama_memory_seq_rm(llama_get_memory(context_), seq, position(seq, pos), -1))
       llama_memory_seq_rm(llama_get_memory(context_), seq, -1, -1);
+    if (reader_) reader_->removed(seq, pos, -1);
   }
 }
 
@@ -520,6 +548,7 @@ void LlamaDecoder::note(SeqId seq, Span span) {
 
 void LlamaDecoder::share(SeqId from, SeqId to, std::int32_t begin, std::int32_t end) {
   llama_memory_seq_cp(llama_get_memory(context_), from, to, position(from, begin), position(from, end));
+  if (reader_) reader_->shared(from, to, begin, end);
   if (spans_.empty()) return;
   // All up to `end`, not only from `begin`: positions follow from everything before. Whoever shares has, or is to have, the same there.
   const std::vector<Span> known = spans_[static_cast<std::size_t>(from)];
@@ -530,12 +559,13 @@ void LlamaDecoder::share(SeqId from, SeqId to, std::int32_t begin, std::int32_t 
 
 void LlamaDecoder::remove(SeqId seq, std::int32_t begin, std::int32_t end) {
   llama_memory_seq_rm(llama_get_memory(context_), seq, position(seq, begin), position(seq, end));
+  if (reader_) reader_->removed(seq, begin, end);
   if (spans_.empty() || end >= 0) return;
   std::erase_if(spans_[static_cast<std::size_t>(seq)], [&](const Span& span) { return span.begin >= begin; });
   if (begin == 0) lost_[static_cast<std::size_t>(seq)] = false;
 }
 
-// Where positions have several dimensions, a sequence's images are part of its state, in front.
+// Where positions have several dimensions, a sequence's images are part of its state, in front; what a reader adds comes behind.
 Result<std::vector<std::uint8_t>> LlamaDecoder::save(SeqId seq) {
   std::vector<std::uint8_t> state;
   if (!spans_.empty()) {
@@ -550,6 +580,13 @@ Result<std::vector<std::uint8_t>> LlamaDecoder::save(SeqId seq) {
   if (size == 0 || llama_state_seq_get_data(context_, state.data() + head, size, seq) != size) {
     return internal_error("the KV state of a sequence could not be saved");
   }
+  if (reader_) {  // behind, with its size at the very end
+    const std::vector<std::uint8_t> read = reader_->saved(seq);
+    const std::uint64_t read_size = read.size();
+    state.insert(state.end(), read.begin(), read.end());
+    state.resize(state.size() + sizeof read_size);
+    std::memcpy(state.data() + state.size() - sizeof read_size, &read_size, sizeof read_size);
+  }
   return state;
 }
 
@@ -562,9 +599,16 @@ Result<void> LlamaDecoder::restore(SeqId seq, std::span<const std::uint8_t> stat
     if (count > 0) std::memcpy(spans.data(), state.data() + sizeof count, count * sizeof(Span));
     state = state.subspan(sizeof count + count * sizeof(Span));
   }
+  if (reader_) {
+    std::uint64_t read_size = 0;
+    state = state.first(state.size() - sizeof read_size);
+    std::memcpy(&read_size, state.data() + state.size(), sizeof read_size);
+    reader_->restored(seq, state.last(read_size));
+    state = state.first(state.size() - read_size);
+  }
   LogCapture log;
   if (llama_state_seq_set_data(context_, state.data(), state.size(), seq) == 0) {
-    llama_memory_seq_rm(llama_get_memory(context_), seq, -1, -1);
+    remove(seq, 0, -1);
     return internal_error("the KV state of a sequence could not be restored: " + log.errors("no room"));
   }
   return {};

@@ -18,6 +18,8 @@ struct llama_vocab;
 
 namespace hearth::engine {
 
+class MtpDraft;
+
 // What LlamaDecoder::use_adapter takes. The weights live on while a context computes with them, even when nobody uses the adapter any more.
 struct LlamaAdapter final : Adapter {
   LlamaAdapter(std::uint64_t number, std::shared_ptr<llama_adapter_lora> loaded, float factor)
@@ -44,7 +46,7 @@ class LlamaDecoder final : public Decoder {
   int max_sequences() const override { return sequences_; }
   int max_batch() const override { return max_batch_; }
   int max_request_tokens() const override { return max_request_; }
-  std::int64_t bytes_per_cell() const override { return bytes_per_cell_; }
+  std::int64_t bytes_per_cell() const override;
   bool can_share_prefix() const override { return can_share_; }
   bool saves_all_positions() const override { return saves_all_; }
 
@@ -56,6 +58,11 @@ class LlamaDecoder final : public Decoder {
   Result<void> restore(SeqId seq, std::span<const std::uint8_t> state) override;
   Result<std::unique_ptr<Sampler>> make_sampler(const SamplerSpec& spec) override;
   std::string piece(Token token, bool special) const override;
+
+  // Tells `reader` from here on what is computed, shared, removed, saved and restored, and lets it add to what is saved. Null: nobody. For models whose
+  // positions have one dimension.
+  void follow(MtpDraft* reader);
+  std::size_t vocabulary() const;
 
   // The raw logits of a row of the last decode(); empty for a row without output.
   std::span<const float> logits(int row) const;
@@ -85,6 +92,7 @@ class LlamaDecoder final : public Decoder {
   bool saves_all_ = false;
   std::shared_ptr<llama_adapter_lora> adapter_;  // in use
   bool adapter_changed_ = false;
+  MtpDraft* reader_ = nullptr;
   int width_ = 0;                         // of an image's row
   int whole_rows_ = 0;                    // of an image that is computed in one pass, at most
   std::vector<std::vector<Span>> spans_;  // by sequence, in order; where positions have one dimension, none: then a place is a position
@@ -106,6 +114,8 @@ Result<int> kv_type_from_name(const std::string& name);
 
 // Index of the largest logit (the first of equals); -1 when every one is NaN or -inf.
 Token argmax(std::span<const float> logits);
+// The most likely token; -1 where its probability is below `least`.
+Token confident(std::span<const float> logits, float least);
 // The `count` largest logits with their tokens, best first; equal ones by token. NaN is passed over.
 std::vector<std::pair<float, Token>> best_logits(std::span<const float> logits, std::size_t count);
 // Softmax of the raw logits: log-probability of `token`, entropy in nats, the `top` best. Leaves the tokens' bytes empty.

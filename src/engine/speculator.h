@@ -20,15 +20,16 @@ namespace hearth::engine {
 struct Speculation {
   enum class Mode {
     off,
-    automatic,  // draft when a draft model is given, else lookup; off for recurrent models
+    automatic,  // draft when a draft model is given, else mtp when the model has the blocks for it, else lookup; off for recurrent models
     lookup,     // what followed the last tokens when they stood earlier in the prompt or answer
     draft,      // a small model of the same vocabulary
+    mtp,        // the model's own blocks for multi-token prediction
   };
   Mode mode = Mode::automatic;
   std::string draft_model;       // GGUF; its vocabulary is the model's
   int max_draft = 32;            // tokens guessed at once, at most
   int lookup_tokens = 3;         // the shortest repetition that counts as one
-  float least_confidence = 0.5;  // draft: a guess ends where its own probability falls below
+  float least_confidence = 0.5;  // draft, mtp: a guess ends where its own probability falls below
   bool adaptive = true;          // false: always as long as possible, for tests and measurements
 };
 
