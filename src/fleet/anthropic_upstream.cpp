@@ -25,6 +25,7 @@ class MessagesStream final : public ServiceStream {
   Result<void> decode(const net::SseEvent& event, chat::Events& out) override { return decoder_.decode(event.event, event.data, out); }
   Result<void> decode_document(std::string_view body, chat::Events& out) override { return decoder_.decode_document(body, out); }
   bool done() const override { return decoder_.done(); }
+  bool understood() const override { return decoder_.understood(); }
   Result<void> finish(chat::Events&, std::string&) override { return decoder_.finish(); }
   bool passes(const net::SseEvent&) const override { return true; }
   // Whatever a service says counts, also what only its own client understands; but not its pings.

@@ -688,7 +688,7 @@ class Fleet::Impl::Stream final : public wire::EventStream {
   }
   const chat::Explanation& explanation() const override { return explanation_; }
   wire::Protocol raw_protocol() const override { return inner_->raw_protocol(); }
-  std::string_view raw() const override { return inner_->raw(); }
+  std::span<const wire::RawFrame> raw() const override { return inner_->raw(); }
 
  private:
   void explain() {

@@ -182,14 +182,17 @@ void ServiceStream::read_frames(std::string_view bytes, chat::Events& events) {
   auto fed = sse_.feed(bytes, frames_);
   events.reserve(frames_.size() + 1);
   bool moved = false;
-  for (const auto& frame : frames_) {
+  for (auto& frame : frames_) {
     if (!fed.ok() || done()) break;
     const std::size_t before = events.size();
     fed = decode(frame, events);
     if (!fed.ok()) break;
     moved = moved || progress(frame, events.size() > before);
     const bool failed = events.size() > before && std::holds_alternative<chat::Failed>(events.back());
-    if (passes_ && !failed && passes(frame)) raw_ += frame.raw;
+    if (passes_ && !failed) {
+      const bool shown = passes(frame);
+      raw_.push_back({shown ? std::move(frame.raw) : std::string(), events.size() - before, understood()});
+    }
   }
   if (moved) {
     deadline_ = Clock::system().now() + options().next_event;
@@ -208,12 +211,13 @@ void ServiceStream::read_end(chat::Events& events) {
     }
   } else {
     std::string closing;
+    const std::size_t before = events.size();
     const auto finished = finish(events, closing);
     if (!finished.ok() || sse_.pending()) {
       fail(events, stopped());
       return;
     }
-    raw_ += closing;
+    if (passes_ && !closing.empty()) raw_.push_back({std::move(closing), events.size() - before});
   }
   end();
 }

@@ -106,7 +106,7 @@ class ServiceStream : public wire::EventStream {
   void cancel() final;
   const chat::Explanation& explanation() const final { return explanation_; }
   wire::Protocol raw_protocol() const final { return passes_ && body_ != Body::document ? protocol_ : wire::Protocol::other; }
-  std::string_view raw() const final { return raw_; }
+  std::span<const wire::RawFrame> raw() const final { return raw_; }
 
  protected:
   // Appends the chat events of one server-sent event.
@@ -117,6 +117,8 @@ class ServiceStream : public wire::EventStream {
   virtual bool done() const = 0;
   // The stream ended before that: its last events, or what is missing. `closing` gets the frames that the service left out.
   virtual Result<void> finish(chat::Events& out, std::string& closing) = 0;
+  // Whether the events of the last decode() say all that a client could act on in its frame.
+  virtual bool understood() const = 0;
   // Whether the client is to see the frame, when frames pass.
   virtual bool passes(const net::SseEvent& event) const = 0;
   // Whether the event shows that the model is getting on, rather than that the connection is open.
@@ -147,7 +149,7 @@ class ServiceStream : public wire::EventStream {
   std::string document_;
   net::SseDecoder sse_;
   std::vector<net::SseEvent> frames_;
-  std::string raw_;
+  std::vector<wire::RawFrame> raw_;
   bool started_ = false;
   bool ended_ = false;
 };

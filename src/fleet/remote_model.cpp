@@ -96,7 +96,7 @@ class RemoteModel::Stream final : public wire::EventStream {
   void cancel() override { inner_->cancel(); }
   const chat::Explanation& explanation() const override { return inner_->explanation(); }
   wire::Protocol raw_protocol() const override { return inner_->raw_protocol(); }
-  std::string_view raw() const override { return inner_->raw(); }
+  std::span<const wire::RawFrame> raw() const override { return inner_->raw(); }
 
  private:
   std::shared_ptr<Endpoint> endpoint_;

@@ -19,6 +19,7 @@ class OpenAiStream final : public ServiceStream {
   Result<void> decode(const net::SseEvent& event, chat::Events& out) override { return decoder_.decode(event.data, out); }
   Result<void> decode_document(std::string_view body, chat::Events& out) override { return decoder_.decode_document(body, out); }
   bool done() const override { return decoder_.done(); }
+  bool understood() const override { return decoder_.understood(); }
   Result<void> finish(chat::Events& out, std::string& closing) override {
     auto finished = decoder_.finish(out);
     if (finished.ok()) closing = "data: [DONE]\n\n";

@@ -98,7 +98,7 @@ class ObservedStream final : public wire::EventStream {
   void cancel() override { inner_->cancel(); }
   const chat::Explanation& explanation() const override { return explanation_; }
   wire::Protocol raw_protocol() const override { return inner_->raw_protocol(); }
-  std::string_view raw() const override { return inner_->raw(); }
+  std::span<const wire::RawFrame> raw() const override { return inner_->raw(); }
 
  private:
   void explain() {

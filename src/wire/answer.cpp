@@ -1,5 +1,6 @@
 #include "wire/answer.h"
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/redirect_error.hpp>
@@ -248,7 +249,13 @@ Task<bool> stream_answer(net::Exchange& exchange, EventStream& stream, AnswerCod
     const bool raw = passed != Protocol::other && stream.raw_protocol() == passed;
     frames.clear();
     if (raw) {
-      frames = stream.raw();
+      std::span<const chat::Event> rest(events);
+      for (const RawFrame& frame : stream.raw()) {
+        frames += frame.bytes;
+        const std::size_t read = std::min(frame.events, rest.size());
+        codec.passed(frame.bytes, rest.first(read));
+        rest = rest.subspan(read);
+      }
       if (failure != nullptr) codec.encode(chat::Failed{*failure}, frames);
     } else {
       for (const auto& event : events) codec.encode(event, frames);

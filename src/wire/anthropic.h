@@ -6,6 +6,7 @@
 #include <boost/json/fwd.hpp>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,6 +57,7 @@ class MessageCodec final : public AnswerCodec {
   explicit MessageCodec(AnswerHead head) : head_(std::move(head)) {}
   void served_by(const std::string& model) override { head_.model = model; }
   void encode(const chat::Event& event, std::string& out) override;
+  void passed(std::string_view frame, std::span<const chat::Event> events) override;
   void end(std::string& out) override;
   void keep_alive(std::string& out) override;
   std::string whole(const Answer& answer) override;
@@ -68,7 +70,7 @@ class MessageCodec final : public AnswerCodec {
     int call = 0;
     bool complete = false;
   };
-  enum class Open { none, text, thinking, call };
+  enum class Open { none, text, thinking, call, other };  // other: of an upstream, passed through
 
   void begin(std::string& out);
   void delta(std::string_view type, std::string_view key, std::string_view text, std::string& out);
@@ -124,6 +126,8 @@ class StreamDecoder {
   // A whole message in one document, from services that do not stream: the events it would have been. Sets done().
   Result<void> decode_document(std::string_view body, chat::Events& out);
   bool done() const { return done_; }
+  // Whether the events of the last decode() say all of it that a client could act on; false for what another reader could take for a call, or otherwise than we do.
+  bool understood() const { return understood_; }
   // The stream ended. Without message_stop that is a failure in mid-stream.
   Result<void> finish();
 
@@ -132,6 +136,7 @@ class StreamDecoder {
   void read_usage(const boost::json::object& usage);
   Result<void> start(const boost::json::object* message, chat::Events& out);
   Result<void> start_block(const boost::json::object* block, chat::Events& out);
+  bool understands(std::string_view named, std::string_view type, const boost::json::object& event) const;
   Result<void> read_delta(const boost::json::object& event, chat::Events& out);
   void close_block(chat::Events& out);
   void finish_answer(std::string_view reason, std::string_view stop_sequence, chat::Events& out);
@@ -143,7 +148,7 @@ class StreamDecoder {
   std::string input_;        // of the open call, as its start gave it
   int calls_ = 0;
   std::int64_t input_tokens_ = 0, cache_read_ = 0, cache_created_ = 0, output_tokens_ = 0;
-  bool started_ = false, finished_ = false, done_ = false;
+  bool started_ = false, finished_ = false, done_ = false, understood_ = true;
 };
 
 Result<std::vector<chat::ModelInfo>> decode_models_answer(std::string_view body);

@@ -553,7 +553,45 @@ void StreamDecoder::finish_answer(std::string_view reason, std::string_view stop
   out.emplace_back(std::move(finished));
 }
 
+// Before the event is read: whether it is one that reads the same to every client, in the place where it comes. `named`: its event: field.
+bool StreamDecoder::understands(std::string_view named, std::string_view type, const json::object& event) const {
+  if (!named.empty() && named != type) return false;
+  if (type == "ping" || type == "message_delta" || type == "message_stop" || type == "error") return true;
+  if (type == "message_start") {
+    const auto* message = find_object(event, "message");
+    const auto* content = message == nullptr ? nullptr : find_array(*message, "content");
+    return content == nullptr || content->empty();
+  }
+  const auto index = find_integer(event, "index");
+  if (type == "content_block_start") {
+    const auto* block = find_object(event, "content_block");
+    if (block == nullptr || index != index_ + 1 || open_ != Open::none) return false;
+    const auto kind = find_text(*block, "type");
+    if (kind == "tool_use") {
+      const auto* input = find_object(*block, "input");
+      return has_only(*block, {"type", "id", "name", "input", "caller"}) && (input == nullptr || input->empty());
+    }
+    // What the service's own tools did has been done.
+    return kind == "text" || kind == "thinking" || kind == "redacted_thinking" || kind == "server_tool_use" ||
+           kind.ends_with("_tool_result");
+  }
+  if (index != index_ || open_ == Open::none) return false;
+  if (type == "content_block_stop") return true;
+  const auto* delta = find_object(event, "delta");
+  if (type != "content_block_delta" || delta == nullptr) return false;
+  const auto kind = find_text(*delta, "type");
+  switch (open_) {
+    case Open::text: return kind == "text_delta" || kind == "citations_delta";
+    case Open::thinking: return kind == "thinking_delta" || kind == "signature_delta";
+    case Open::call: return kind == "input_json_delta" && has_only(*delta, {"type", "partial_json"});
+    case Open::other: return true;
+    case Open::none: break;
+  }
+  return false;
+}
+
 Result<void> StreamDecoder::decode(std::string_view type, std::string_view data, chat::Events& out) {
+  understood_ = true;
   if (done_) return {};
   // Not parse_json: an event comes for every token, and a foreign service's duplicate key hurts nobody here.
   unsigned char buffer[4096];
@@ -565,7 +603,9 @@ Result<void> StreamDecoder::decode(std::string_view type, std::string_view data,
   if (ec) return nonsense("an event is not JSON: " + ec.message());
   const json::object* event = document.if_object();
   if (event == nullptr) return nonsense("an event is not an object");
+  const std::string_view named = type;
   if (const auto said = find_text(*event, "type"); !said.empty()) type = said;
+  understood_ = !names_twice(data, document) && understands(named, type, *event);
 
   if (const auto* error = find(*event, "error"); error != nullptr || type == "error") {
     done_ = true;

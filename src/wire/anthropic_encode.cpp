@@ -11,6 +11,7 @@
 #include "wire/answer.h"
 #include "wire/anthropic.h"
 #include "wire/fields.h"
+#include "wire/json_find.h"
 #include "wire/json_writer.h"
 
 namespace hearth::wire::anthropic {
@@ -304,6 +305,53 @@ void MessageCodec::encode(const chat::Event& event, std::string& out) {
     }
   };
   std::visit(Visitor{*this, out}, event);
+}
+
+void MessageCodec::passed(std::string_view frame, std::span<const chat::Event> events) {
+  begun_ = begun_ || !frame.empty();
+  bool words = !events.empty();
+  for (const auto& event : events) {
+    if (const auto* text = std::get_if<chat::TextDelta>(&event)) {
+      said_ += text->text.size();
+      continue;
+    }
+    if (const auto* thought = std::get_if<chat::ReasoningDelta>(&event)) {
+      said_ += thought->text.size();
+      continue;
+    }
+    words = false;
+    if (const auto* started = std::get_if<chat::Started>(&event)) {
+      counted_ = true;
+      usage_.prompt_tokens = started->prompt_tokens;
+      usage_.cached_tokens = started->cached_tokens;
+    } else if (const auto* call = std::get_if<chat::ToolCallBegin>(&event)) {
+      call_ = call->index;
+      called_ = true;
+    } else if (const auto* finished = std::get_if<chat::Finished>(&event)) {
+      finished_ = *finished;
+    } else if (const auto* usage = std::get_if<chat::Usage>(&event)) {
+      usage_ = *usage;
+    }
+  }
+  if (words && (open_ == Open::text || open_ == Open::thinking)) return;
+  // Which block is open, and its number, only the frames tell.
+  net::SseDecoder decoder;
+  std::vector<net::SseEvent> read;
+  (void)decoder.feed(frame, read);
+  for (const auto& one : read) {
+    const auto parsed = parse_json(one.data);
+    const auto* event = parsed.ok() ? parsed->if_object() : nullptr;
+    if (event == nullptr) continue;
+    const auto type = find_text(*event, "type");
+    if (type == "content_block_stop") {
+      open_ = Open::none;
+    } else if (type == "content_block_start") {
+      index_ = static_cast<int>(find_integer(*event, "index").value_or(index_ + 1));
+      const auto* block = find_object(*event, "content_block");
+      const auto kind = block == nullptr ? std::string_view() : find_text(*block, "type");
+      open_ = kind == "text" ? Open::text : kind == "thinking" ? Open::thinking : kind == "tool_use" ? Open::call : Open::other;
+    }
+  }
 }
 
 void MessageCodec::end(std::string& out) {

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -70,6 +71,9 @@ class AnswerCodec {
   virtual void encode(const chat::Event& event, std::string& out) = 0;
   // After the last event: the closing frames. Nothing after a Failed event. A choice that never finished becomes an error.
   virtual void end(std::string& out) = 0;
+  // A frame of an upstream that speaks the same protocol went out in place of what encode() would have said of these events: what is encoded from here on
+  // continues it. Only of protocols that are passed through.
+  virtual void passed(std::string_view /*frame*/, std::span<const chat::Event> /*events*/) {}
   // What keeps a silent stream open, at any time before end().
   virtual void keep_alive(std::string& out) = 0;
 

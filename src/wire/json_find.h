@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <string>
@@ -51,6 +52,43 @@ inline int find_count(const json::object& object, std::string_view key) {
 inline float to_float(const json::value* value) {
   if (value == nullptr || !value->is_number()) return std::nanf("");
   return static_cast<float>(value->to_number<double>());
+}
+
+inline std::size_t count_members(const json::value& value) {
+  std::size_t out = 0;
+  if (const auto* object = value.if_object()) {
+    out = object->size();
+    for (const auto& [key, item] : *object) out += count_members(item);
+  } else if (const auto* array = value.if_array()) {
+    for (const auto& item : *array) out += count_members(item);
+  }
+  return out;
+}
+
+// Whether an object in `text`, valid JSON that was read as `document`, names a member twice: another reader could take the other one.
+inline bool names_twice(std::string_view text, const json::value& document) {
+  std::size_t named = 0;
+  bool quoted = false;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    const char c = text[at];
+    if (c == '"') quoted = !quoted;
+    else if (quoted && c == '\\') ++at;
+    else if (!quoted && c == ':') ++named;
+  }
+  return named != count_members(document);
+}
+
+// Whether `object` has nothing under other names than these, apart from nulls.
+inline bool has_only(const json::object& object, std::initializer_list<std::string_view> names) {
+  return std::all_of(object.begin(), object.end(), [&](const auto& member) {
+    return member.value().is_null() || std::find(names.begin(), names.end(), std::string_view(member.key())) != names.end();
+  });
+}
+// The same, but plain values may have any name.
+inline bool has_only_structures(const json::object& object, std::initializer_list<std::string_view> names) {
+  return std::all_of(object.begin(), object.end(), [&](const auto& member) {
+    return !member.value().is_structured() || std::find(names.begin(), names.end(), std::string_view(member.key())) != names.end();
+  });
 }
 
 // What an upstream said that cannot be its answer.

@@ -5,6 +5,7 @@
 #include <boost/json/fwd.hpp>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,6 +45,8 @@ class StreamEncoder {
  public:
   explicit StreamEncoder(AnswerHead head);
   void encode(const chat::Event& event, std::string& out);
+  // A frame of an upstream went out in place of what these events would have been. The first one gives all later frames their id.
+  void passed(std::string_view frame, std::span<const chat::Event> events);
   // Usage chunk if asked for, then "data: [DONE]". Nothing after a Failed event, which has already closed the stream its own way: SDKs throw on
   // an error chunk and read no further. A choice that never finished becomes such an error.
   void end(std::string& out);
@@ -57,6 +60,7 @@ class StreamEncoder {
     std::vector<chat::TokenInfo> tokens;  // waiting for the delta they belong to
   };
   Choice* open_choice(int index);
+  void set_prefix();
   void begin_frame(std::string& out, int index, Choice& choice, std::string_view first_role_fields);
   void end_frame(std::string& out, Choice& choice, std::string_view finish_reason, std::string_view stop_sequence);
   void text_frame(std::string& out, int index, std::string_view field, std::string_view text);
@@ -68,6 +72,7 @@ class StreamEncoder {
   std::vector<Choice> choices_;
   chat::Usage usage_;
   bool failed_ = false;
+  bool adopted_ = false;  // the id of an upstream's frames
 };
 
 // The one document of an answer that is not streamed.
@@ -102,6 +107,8 @@ class StreamDecoder {
   // A whole completion in one document, from engines that do not stream: the events it would have been. Sets done().
   Result<void> decode_document(std::string_view body, chat::Events& out);
   bool done() const { return done_; }
+  // Whether the events of the last decode() say all of it that a client could act on; false for what another reader could take for a call, or otherwise than we do.
+  bool understood() const { return understood_; }
   // The stream ended: closes open calls and choices. Without [DONE] and without every choice finished, that is a failure in mid-stream.
   Result<void> finish(chat::Events& out);
 
@@ -126,6 +133,7 @@ class StreamDecoder {
   int form_index_ = 0;
   std::optional<chat::Usage> usage_;  // held back: some engines repeat it in every chunk, and it comes last
   bool done_ = false;
+  bool understood_ = true;
 };
 
 Result<chat::Embeddings> decode_embeddings_answer(std::string_view body);

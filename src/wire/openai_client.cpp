@@ -460,6 +460,8 @@ void StreamDecoder::close(chat::Events& out) {
 Result<void> StreamDecoder::decode_call(const json::object& call, int index, chat::Events& out) {
   Choice& choice = choices_[static_cast<std::size_t>(index)];
   const json::object* function = find_object(call, "function");
+  understood_ = understood_ && has_only(call, {"index", "id", "type", "function"}) &&
+                (function == nullptr || has_only(*function, {"name", "arguments"}));
   const std::string_view id = find_text(call, "id");
   const std::string_view called = function == nullptr ? std::string_view() : find_text(*function, "name");
   const bool other_id = !id.empty() && id != choice.call_id;
@@ -475,11 +477,13 @@ Result<void> StreamDecoder::decode_call(const json::object& call, int index, cha
     choice.call_id = id.empty() ? random_id("call_") : std::string(id);
     out.emplace_back(chat::ToolCallBegin{index, choice.calls++, choice.call_id, std::string(called)});
   }
+  // Clients put calls together by the number that the upstream gives them.
+  understood_ = understood_ && find_integer(call, "index") == choice.calls - 1;
   const json::value* arguments = function == nullptr ? nullptr : find(*function, "arguments");
   if (arguments == nullptr) return {};
   std::string text;
   if (const auto* fragment = arguments->if_string()) text.assign(fragment->data(), fragment->size());
-  else if (arguments->is_object()) append_json(text, *arguments);
+  else if (arguments->is_object()) append_json(text, *arguments), understood_ = false;
   else return nonsense("a tool call's arguments are neither text nor an object");
   if (!text.empty()) out.emplace_back(chat::ToolCallDelta{index, choice.calls - 1, std::move(text)});
   return {};
@@ -494,6 +498,8 @@ Result<void> StreamDecoder::decode_choice(const json::object& chunk, chat::Event
   choice.seen = true;
 
   const json::object* delta = find_object(chunk, "delta");
+  understood_ = understood_ && has_only_structures(chunk, {"delta", "logprobs", "content_filter_results", "token_ids"}) &&
+                (delta == nullptr || has_only_structures(*delta, {"tool_calls", "reasoning_details", "annotations", "audio"}));
   const std::string_view text = delta != nullptr ? find_text(*delta, "content") : find_text(chunk, "text");
   std::string_view reasoning;
   const json::array* calls = nullptr;
@@ -575,6 +581,7 @@ bool StreamDecoder::decode_text(std::string_view data, chat::Events& out) {
 }
 
 Result<void> StreamDecoder::decode(std::string_view data, chat::Events& out) {
+  understood_ = true;
   if (done_) return {};
   if (decode_text(data, out)) return {};
   if (data == "[DONE]") {
@@ -591,6 +598,7 @@ Result<void> StreamDecoder::decode(std::string_view data, chat::Events& out) {
   if (ec) return nonsense("a chunk is not JSON: " + ec.message());
   const json::object* chunk = document.if_object();
   if (chunk == nullptr) return nonsense("a chunk is not an object");
+  understood_ = !names_twice(data, document);
 
   if (const auto* error = find(*chunk, "error")) {
     done_ = true;

@@ -6,6 +6,8 @@
 
 #include "base/base64.h"
 #include "base/json.h"
+#include "net/sse.h"
+#include "wire/json_find.h"
 #include "wire/json_writer.h"
 #include "wire/openai.h"
 
@@ -184,9 +186,45 @@ std::string_view error_type(ErrorCode code) {
 // ---- StreamEncoder ----------------------------------------------------------------------------------------------------------------
 
 StreamEncoder::StreamEncoder(AnswerHead head) : head_(std::move(head)), choices_(static_cast<std::size_t>(std::max(head_.choices, 1))) {
+  set_prefix();
+  suffix_ = head_.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n";
+}
+
+void StreamEncoder::set_prefix() {
   prefix_ = "data: ";
   append_head(prefix_, head_, head_.raw ? "text_completion" : "chat.completion.chunk");
-  suffix_ = head_.include_usage ? "],\"usage\":null}\n\n" : "]}\n\n";
+}
+
+void StreamEncoder::passed(std::string_view frame, std::span<const chat::Event> events) {
+  if (!adopted_ && !frame.empty()) {
+    adopted_ = true;
+    net::SseDecoder decoder;
+    std::vector<net::SseEvent> read;
+    (void)decoder.feed(frame, read);
+    const auto chunk = read.empty() ? Result<json::value>(json::value()) : parse_json(read.front().data);
+    if (chunk.ok() && chunk->is_object()) {
+      if (const auto id = find_text(chunk->get_object(), "id"); !id.empty()) head_.id = id;
+      head_.created = find_integer(chunk->get_object(), "created").value_or(head_.created);
+      set_prefix();
+    }
+  }
+  for (const auto& event : events) {
+    if (const auto* usage = std::get_if<chat::Usage>(&event)) usage_ = *usage;
+    const auto* text = std::get_if<chat::TextDelta>(&event);
+    const auto* thought = std::get_if<chat::ReasoningDelta>(&event);
+    const auto* call = std::get_if<chat::ToolCallBegin>(&event);
+    const auto* finished = std::get_if<chat::Finished>(&event);
+    const int index = text != nullptr       ? text->choice
+                      : thought != nullptr  ? thought->choice
+                      : call != nullptr     ? call->choice
+                      : finished != nullptr ? finished->choice
+                                            : -1;
+    Choice* choice = open_choice(index);
+    if (choice == nullptr) continue;
+    choice->role_sent = true;
+    choice->called = choice->called || call != nullptr;
+    choice->finished = finished != nullptr;
+  }
 }
 
 // Nothing may follow a choice's finish_reason.

@@ -21,6 +21,7 @@ class Codec final : public AnswerCodec {
     encoder_.emplace(head_);
   }
   void encode(const chat::Event& event, std::string& out) override { encoder_->encode(event, out); }
+  void passed(std::string_view frame, std::span<const chat::Event> events) override { encoder_->passed(frame, events); }
   void end(std::string& out) override { encoder_->end(out); }
   void keep_alive(std::string& out) override { net::append_sse_comment(out); }
   std::string whole(const Answer& answer) override { return encode_answer(head_, answer); }

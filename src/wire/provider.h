@@ -2,7 +2,9 @@
 // one; so the same endpoint code serves clients and the internal socket, and "an upstream is an OpenAI-compatible endpoint" stays true.
 #pragma once
 
+#include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,6 +21,13 @@ namespace hearth::wire {
 // The API of a client or an upstream, as far as its bytes can be passed through.
 enum class Protocol { other, openai_chat, openai_completion, anthropic };
 
+// One frame of an upstream, as it came.
+struct RawFrame {
+  std::string bytes;       // its empty line included; empty: the client did not ask for it
+  std::size_t events = 0;  // so many events, in order, were read from it
+  bool understood = true;  // these events say all of it that a client could act on
+};
+
 // A running answer. Destroying it cancels the generation within one scheduler tick.
 class EventStream {
  public:
@@ -32,10 +41,11 @@ class EventStream {
   virtual const chat::Explanation& explanation() const = 0;
 
   // Pass-through. A stream whose upstream speaks the protocol of Caller::origin, and whose answer nobody changes, offers the upstream's own bytes:
-  // raw() is exactly the frames that the events of the last next() were read from, [DONE] and the like included, but without what the client did
-  // not ask for. A Failed event has none. Whoever changes events, or does not know this pair, leaves it as it is here: nothing passes unseen.
+  // raw() is exactly the frames that the events of the last next() were read from, [DONE] and the like included. A Failed event has none. Whoever
+  // changes events, or does not know this pair, leaves it as it is here: nothing passes unseen. A stream may offer frames at first and none later: from
+  // then on the client's codec speaks, and goes on where the frames ended.
   virtual Protocol raw_protocol() const { return Protocol::other; }
-  virtual std::string_view raw() const { return {}; }
+  virtual std::span<const RawFrame> raw() const { return {}; }
 };
 
 // A request as the client sent it, for an upstream that speaks the same protocol. Whoever changes the chat::Request drops it from the Caller.

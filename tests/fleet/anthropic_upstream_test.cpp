@@ -71,7 +71,7 @@ net::Task<Drained> drain(wire::EventStream& stream) {
     auto events = co_await stream.next();
     if (events.empty()) break;
     out.protocol = stream.raw_protocol();
-    out.raw += stream.raw();
+    for (const auto& frame : stream.raw()) out.raw += frame.bytes;
     out.events.insert(out.events.end(), events.begin(), events.end());
   }
   co_return out;

@@ -82,7 +82,8 @@ std::string passed(HttpUpstream& upstream, net::asio::io_context& io, chat::Requ
   if (!stream.ok()) return stream.error().message;
   std::string out;
   while (!test::run(io, (*stream)->next()).empty()) {
-    if ((*stream)->raw_protocol() == wire::Protocol::openai_chat) out += (*stream)->raw();
+    if ((*stream)->raw_protocol() != wire::Protocol::openai_chat) continue;
+    for (const auto& frame : (*stream)->raw()) out += frame.bytes;
   }
   return out;
 }

@@ -104,7 +104,7 @@ class FakeStream final : public EventStream {
       chat::Events batch = std::move(batches_.front());
       batches_.pop_front();
       if (!raws.empty()) {
-        raw_ = std::move(raws.front());
+        raw_.assign(1, RawFrame{std::move(raws.front()), batch.size()});
         raws.pop_front();
       }
       if (!batch.empty()) co_return batch;
@@ -129,13 +129,13 @@ class FakeStream final : public EventStream {
   }
   const chat::Explanation& explanation() const override { return explanation_; }
   Protocol raw_protocol() const override { return raw_as; }
-  std::string_view raw() const override { return raw_; }
+  std::span<const RawFrame> raw() const override { return raw_; }
 
   Protocol raw_as = Protocol::other;
   std::deque<std::string> raws;
 
  private:
-  std::string raw_;
+  std::vector<RawFrame> raw_;
   asio::steady_timer wake_;
   std::deque<chat::Events> batches_;
   bool silent_end_;
