@@ -248,7 +248,8 @@ class Argus::Impl {
       split(matches[i]);
       if (matches[i].parts.size() < 2) matches[i].parts.clear();
     }
-    std::stable_sort(matches.begin(), matches.end(), [](const Match& a, const Match& b) { return a.begin < b.begin; });
+    std::sort(matches.begin(), matches.end(),
+              [](const Match& a, const Match& b) { return a.begin != b.begin ? a.begin < b.begin : a.end > b.end; });
     return matches;
   }
 
@@ -303,7 +304,8 @@ std::string Argus::redact_json(std::string_view json, const std::vector<Match>& 
     if (match.parts.empty()) places.push_back({match.begin, match.end, &match});
     for (const auto& part : match.parts) places.push_back({part.begin, part.end, &match});
   }
-  std::stable_sort(places.begin(), places.end(), [](const Place& a, const Place& b) { return a.begin < b.begin; });
+  std::sort(places.begin(), places.end(),
+            [](const Place& a, const Place& b) { return a.begin != b.begin ? a.begin < b.begin : a.end > b.end; });
   std::string out;
   std::size_t copied = 0, first = 0;
   for (const auto& string : strings) {
