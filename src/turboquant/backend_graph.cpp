@@ -122,16 +122,16 @@ ggml_status GraphRunner::compute(ggml_cgraph* graph, const FindCache& find) {
   }
   if (shifts) return computes ? GGML_STATUS_FAILED : GGML_STATUS_SUCCESS;  // llama.cpp shifts in graphs of their own
   void* memory = scratch_.at_least(scratch);
+  room_.resize(jobs_.size() * ggml_tensor_overhead() + ggml_tensor_overhead());
+  ggml_context* context = ggml_init({.mem_size = room_.size(), .mem_buffer = room_.data(), .no_alloc = true});
   for (Job& job : jobs_) {
     job.scratch = memory;
-    std::array<std::byte, 1024> room{};
-    ggml_context* context = ggml_init({.mem_size = room.size(), .mem_buffer = room.data(), .no_alloc = true});
     ggml_tensor* source = job.node->src[0];
     const ggml_tensor* custom = ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, &source, 1, run, GGML_N_TASKS_MAX, &job);
     job.node->op = GGML_OP_CUSTOM;
     std::memcpy(job.node->op_params, custom->op_params, sizeof custom->op_params);
-    ggml_free(context);
   }
+  ggml_free(context);
   const ggml_status status = ggml_backend_graph_compute(cpu_, graph);
   for (const Job& job : jobs_) {
     job.node->op = job.op;

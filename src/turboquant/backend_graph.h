@@ -62,6 +62,7 @@ class GraphRunner {
   int threads_ = GGML_DEFAULT_N_THREADS;
   std::deque<Job> jobs_;
   Scratch scratch_;
+  std::vector<std::byte> room_;  // of ggml's objects
 };
 
 }  // namespace hearth::turboquant
