@@ -69,10 +69,10 @@ bool ours(const Device& device, const ggml_tensor* tensor) {
 // Buffers without memory: llama.cpp's dry runs, which only measure, and its questions about where a weight could be.
 bool dry(const ggml_tensor* tensor) { return root(tensor)->buffer->context == nullptr; }
 
-// Whether `tensor` is or looks into a tensor that is kept compressed.
+// Whether `tensor` is or looks into a tensor that is kept compressed, or would be.
 bool compressed(const Device& device, const ggml_tensor* tensor) {
   if (!ours(device, tensor)) return false;
-  return dry(tensor) ? device.store.keeps(*root(tensor)) : root(tensor)->extra != nullptr;
+  return dry(tensor) ? cache_name(root(tensor)->name).has_value() : root(tensor)->extra != nullptr;
 }
 
 CacheTensor* find_cache(const Device& device, const ggml_tensor* tensor) {

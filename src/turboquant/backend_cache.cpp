@@ -142,7 +142,7 @@ bool CacheTensor::copy(const ggml_tensor& to, const CacheTensor& source, const g
 CacheStore::CacheStore(Profile profile, int layers, int head_size, std::uint64_t seed)
     : profile_(profile), head_size_(head_size), seed_(seed), fixed_(layers > 0), layers_(layers) {}
 
-Result<void> CacheStore::check(const ggml_tensor& tensor) const {
+Result<void> CacheStore::check(const ggml_tensor& tensor) {
   if (tensor.type == GGML_TYPE_F16) return {};
   return Error{ErrorCode::config_invalid, std::string(tensor.name) + " has the type " + ggml_type_name(tensor.type) +
                                               ", but TurboQuant compresses an f16 cache: leave the cache types at f16"};

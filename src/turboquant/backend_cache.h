@@ -77,7 +77,7 @@ class CacheStore {
   std::uint64_t seed() const { return seed_; }
   bool keeps(const ggml_tensor& tensor) const { return cache_name(tensor.name).has_value() && tensor.type == GGML_TYPE_F16; }
   // Refuses cache tensors that cannot be kept: quantised ones.
-  Result<void> check(const ggml_tensor& tensor) const;
+  static Result<void> check(const ggml_tensor& tensor);
   std::size_t bytes(const ggml_tensor& tensor) const;
   int bits(CacheName name) const;
   std::size_t row_bytes(std::int64_t width, int bits) const;

@@ -42,6 +42,7 @@ void require_supported(const ggml_tensor& op, const std::function<bool(const ggm
   for (const ggml_tensor* source : op.src) {
     if (!touched && source && compressed(source)) touched = root(source);
   }
+  if (auto fit = CacheStore::check(*touched); !fit) refuse(fit.error().message);
   const std::string name = touched->name;
   switch (op.op) {
     case GGML_OP_SET_ROWS: {
