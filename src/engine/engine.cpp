@@ -532,7 +532,7 @@ Result<bool> LlamaEngine::uses_mtp(const ModelFile& file) const {
   if (s.mode != Speculation::Mode::mtp || can) return s.mode == Speculation::Mode::mtp;
   return Error{ErrorCode::config_invalid,
                "speculation with the model's own MTP blocks was asked for, but " +
-                   (file.mtp_layers == 0 ? "model \"" + options_.model_id + "\" has none" : "it cannot: " + file.mtp_obstacle) +
+                   (file.mtp_layers == 0 ? "model \"" + options_.model_id + "\" has none" : "they cannot be used: " + file.mtp_obstacle) +
                    ". Set speculation to lookup, to draft with a draft model, or to auto",
                "speculation"};
 }

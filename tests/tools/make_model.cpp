@@ -156,7 +156,7 @@ bool wanted(const Shape& s, const std::string& name) {
   if (name == "output.weight") return !s.tied;
   if (has("dense_")) return false;
   if (name.starts_with("cls")) return s.pooling == "rank";
-  if (has("ffn_gate_up_exps") || has("nextn.embed_tokens") || has("nextn.shared_head_head")) return false;
+  if (has("nextn.embed_tokens") || has("nextn.shared_head_head")) return false;
   if (has_mtp(s)) {
     const bool dense = name.starts_with("blk.0."), experts = has("_exps") || has("_shexp") || has("ffn_gate_inp") || has("exp_probs");
     if (experts) return !dense;
