@@ -13,6 +13,7 @@
 
 #include "turboquant/backend_cache.h"
 #include "turboquant/backend_graph.h"
+#include "turboquant/backend_state.h"
 
 namespace hearth::turboquant {
 namespace {
@@ -325,6 +326,22 @@ ggml_backend_device* Backend::device() const { return &state_->handle; }
 ggml_backend_reg* Backend::registry() const { return &state_->reg; }
 KvUsage Backend::usage() const { return {state_->bytes, state_->f16_bytes}; }
 
+std::uint64_t Backend::format() const {
+  std::uint64_t hash = kDefaultSeed;  // FNV-1a
+  for (const char c : state_->options.profile) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3ULL;
+  return hash;
+}
+
+Result<std::vector<std::uint8_t>> Backend::save(std::size_t size,
+                                                const std::function<std::size_t(std::uint8_t*, std::size_t)>& write) const {
+  return StateTransfer::save(size, format(), write);
+}
+
+Result<std::size_t> Backend::restore(std::span<const std::uint8_t> state,
+                                     const std::function<std::size_t(const std::uint8_t*, std::size_t)>& read) const {
+  return StateTransfer::restore(state, format(), read);
+}
+
 Result<std::unique_ptr<Backend>> Backend::create(const BackendOptions& options, ggml_backend_device* inner) {
   if (!inner) inner = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
   if (!inner) return Error{ErrorCode::io, "no ggml CPU back end was found"};
@@ -334,6 +351,10 @@ Result<std::unique_ptr<Backend>> Backend::create(const BackendOptions& options, 
   }
   auto profile = find_profile(options.profile);
   if (!profile) return std::move(profile).error();
+  if (profile->sinks > 0) {
+    return Error{ErrorCode::config_invalid,
+                 "TurboQuant's option \"sinks\" is not for a cache whose rows may be saved and come back to other cells"};
+  }
   auto state = std::make_unique<State>(options, *profile);
   state->inner = inner;
   state->description = options.profile + " on " + ggml_backend_dev_description(inner);

@@ -9,8 +9,10 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -50,9 +52,17 @@ class Backend {
   ggml_backend_reg* registry() const;
   KvUsage usage() const;
 
+  // llama.cpp lays out a saved state as if the cache were f16, with our rows in front of zeros. These two leave the zeros out, and never need memory for
+  // them: `write` and `read` are llama_state_seq_get_data and llama_state_seq_set_data on a place of `size` bytes. Exact. restore() gives what `read`
+  // gives; config_invalid for a state of another profile, which nothing is read of.
+  Result<std::vector<std::uint8_t>> save(std::size_t size, const std::function<std::size_t(std::uint8_t*, std::size_t)>& write) const;
+  Result<std::size_t> restore(std::span<const std::uint8_t> state,
+                              const std::function<std::size_t(const std::uint8_t*, std::size_t)>& read) const;
+
  private:
   struct State;
   explicit Backend(std::unique_ptr<State> state);
+  std::uint64_t format() const;  // of saved states
   std::unique_ptr<State> state_;
 };
 

@@ -9,6 +9,8 @@
 #include <tuple>
 #include <vector>
 
+#include "turboquant/backend_state.h"
+
 namespace hearth::turboquant {
 namespace {
 
@@ -91,6 +93,10 @@ std::int64_t CacheTensor::first_row(const ggml_tensor& view) const {
 
 void CacheTensor::get_state(const ggml_tensor& view, std::span<std::byte> out, std::size_t offset) const {
   const std::int64_t begin = first_row(view);
+  if (StateTransfer* transfer = StateTransfer::active(); transfer && offset % nominal_row() == 0 && out.size() % nominal_row() == 0) {
+    const auto* rows = row(begin + static_cast<std::int64_t>(offset / nominal_row()));
+    if (transfer->put(out.data(), rows, out.size() / nominal_row(), row_bytes_, nominal_row())) return;
+  }
   const std::uint64_t format = mark();
   std::vector<std::byte> part;
   while (!out.empty()) {
@@ -115,6 +121,10 @@ void CacheTensor::set_state(const ggml_tensor& view, std::span<const std::byte> 
   const std::int64_t begin = first_row(view);
   const std::size_t nominal = nominal_row();
   if (offset % nominal != 0 || in.size() % nominal != 0) refuse("a part of a row of " + name_ + " cannot be written");
+  if (StateTransfer* transfer = StateTransfer::active()) {
+    if (transfer->take(in.data(), row(begin + static_cast<std::int64_t>(offset / nominal)), in.size() / nominal, row_bytes_, nominal))
+      return;
+  }
   const std::uint64_t format = mark();
   // All is looked at before anything is written.
   for (std::size_t at = 0; at < in.size(); at += nominal) {
