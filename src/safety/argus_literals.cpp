@@ -73,17 +73,18 @@ void Literals::build() {
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (nodes[i].ids.empty()) number[i] = count++;
   }
-  first_output_ = count * width_;
+  first_output_ = count;
+  while ((1U << shift_) < width_) ++shift_;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (!nodes[i].ids.empty()) number[i] = count++;
   }
   assert(count <= std::numeric_limits<std::uint16_t>::max());
-  next_.resize(nodes.size() * width_);
-  outputs_.resize(nodes.size() - first_output_ / width_);
+  next_.resize(nodes.size() << shift_);
+  outputs_.resize(nodes.size() - first_output_);
   for (std::size_t i = 0; i < nodes.size(); ++i) {
-    for (std::uint32_t c = 0; c < width_; ++c) next_[number[i] * width_ + c] = static_cast<std::uint16_t>(number[nodes[i].next[c]]);
+    for (std::uint32_t c = 0; c < width_; ++c) next_[(number[i] << shift_) + c] = static_cast<std::uint16_t>(number[nodes[i].next[c]]);
     if (nodes[i].ids.empty()) continue;
-    auto& output = outputs_[number[i] - first_output_ / width_];
+    auto& output = outputs_[number[i] - first_output_];
     output.first = static_cast<std::uint32_t>(ids_.size());
     ids_.insert(ids_.end(), nodes[i].ids.begin(), nodes[i].ids.end());
     output.second = static_cast<std::uint32_t>(ids_.size());

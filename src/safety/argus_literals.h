@@ -22,10 +22,9 @@ class Literals {
     const std::uint16_t* const next = next_.data();
     std::uint32_t state = 0;
     for (std::size_t i = 0; i < text.size(); ++i) {
-      state = next[state + classes_[static_cast<unsigned char>(text[i])]];
-      state *= width_;
+      state = next[(state << shift_) + classes_[static_cast<unsigned char>(text[i])]];
       if (state < first_output_) continue;
-      const auto& output = outputs_[(state - first_output_) / width_];
+      const auto& output = outputs_[state - first_output_];
       for (std::size_t k = output.first; k < output.second; ++k) found(ids_[k].first, i + 1 - ids_[k].second);
     }
   }
@@ -34,7 +33,8 @@ class Literals {
   std::vector<std::pair<std::vector<std::uint8_t>, std::uint32_t>> literals_;  // as classes
   std::array<std::uint8_t, 256> classes_{};                                    // 0: a byte of no literal
   std::uint32_t width_ = 1;                                                    // classes
-  std::uint32_t first_output_ = 0;  // states from here on end a literal; states are numbered times width_
+  std::uint32_t shift_ = 0;                                                    // a state's row is 1 << shift_ long
+  std::uint32_t first_output_ = 0;                                             // states from here on end a literal
   std::vector<std::uint16_t> next_;
   std::vector<std::pair<std::uint32_t, std::uint32_t>> outputs_;  // ranges of ids_
   std::vector<std::pair<std::uint32_t, std::uint32_t>> ids_;      // id, length

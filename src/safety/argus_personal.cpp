@@ -47,7 +47,9 @@ bool near_word(std::string_view text, std::size_t at, std::size_t before, std::i
   const std::string_view near = around(text, at, before, 0);
   for (const auto word : words) {
     for (std::size_t i = near.size(); i-- > 0;) {
-      if (has_at(near, i, word) && (i == 0 || !is_letter(near[i - 1]))) return true;
+      if (has_at(near, i, word) && (i == 0 || !is_letter(near[i - 1])) &&
+          (i + word.size() >= near.size() || !is_letter(near[i + word.size()]) || near[i + word.size()] == 's'))
+        return true;
     }
   }
   return false;
@@ -110,6 +112,18 @@ std::size_t end_of_groups(std::string_view text, const Number& number, std::size
   return at;
 }
 
+// In a table of four-digit numbers, hexadecimal perhaps: groups of four stand before or behind, too, the line's break between.
+bool in_table(std::string_view text, std::size_t begin, std::size_t end) {
+  const auto group = [&](std::size_t at) {
+    for (std::size_t i = 0; i < 4; ++i) {
+      if (at + i >= text.size() || !(is_digit(text[at + i]) || (to_lower(text[at + i]) >= 'a' && to_lower(text[at + i]) <= 'f')))
+        return false;
+    }
+    return at + 4 >= text.size() || !is_alnum(text[at + 4]);
+  };
+  return (end < text.size() && is_space(text[end]) && group(end + 1)) || (begin >= 5 && is_space(text[begin - 1]) && group(begin - 5));
+}
+
 bool look_for_card(std::string_view text, const Number& number, Hits& hits) {
   if (number.plus || number.parenthesis || number.separator == '?' || number.separator == '.') return false;
   // All of it, or its first groups ("4111 1111 1111 1111 123" with a code behind).
@@ -122,9 +136,15 @@ bool look_for_card(std::string_view text, const Number& number, Hits& hits) {
     const std::string_view digits = std::string_view(number.digits).substr(0, count);
     if (!is_card_range(digits) || !luhn(digits)) continue;
     if (digits.find_first_not_of(digits[0]) == std::string_view::npos) continue;
+    if (groups > 1 && groups < number.group_count && number.groups[groups] >= 4) continue;  // a longer list of numbers
+    const std::size_t stop = end_of_groups(text, number, groups);
+    const bool listed = groups > 1 && (number.begin > 1 && is_alnum(text[number.begin - 2]) &&
+                                       text[number.begin - 1] == text[stop - number.groups[groups - 1] - 1]);
     const bool named = near_word(text, number.begin, 80, {"card", "visa", "mastercard", "amex", "credit", "debit", "payment", "cc", "pan"});
-    if (count < 14 && groups == 1 && !named) continue;
-    report(hits, "card_number", number.begin, end_of_groups(text, number, groups), named || groups > 1 ? 0.95 : 0.7);
+    if (!named && ((count < 14 && groups == 1) || (listed && !is_letter(text[number.begin - 2])) ||
+                   (groups > 1 && in_table(text, number.begin, stop))))
+      continue;
+    report(hits, "card_number", number.begin, stop, named || groups > 1 ? 0.95 : 0.7);
     return true;
   }
   return false;
@@ -150,7 +170,9 @@ bool look_for_phone(std::string_view text, const Number& number, Hits& hits) {
   const std::size_t n = number.digits.size();
   const std::string_view digits = number.digits;
   if (n < 7 || n > 15) return false;
-  if (digits.find_first_not_of(digits[0]) == std::string_view::npos) return false;
+  if (digits.find_first_not_of(digits[0]) == std::string_view::npos ||
+      std::string_view("12345678901234567890").find(digits) != std::string_view::npos)
+    return false;
   std::size_t end = number.end;
   // An extension: "x4587", "ext. 12".
   for (const std::string_view mark : {"x", " x", " ext. ", " ext "}) {
@@ -190,6 +212,9 @@ bool look_for_phone(std::string_view text, const Number& number, Hits& hits) {
   // Anything else that has the length of a number, beside a word that says so; a bare number of seven or eight digits would be an amount as well.
   if (number.group_count == 1 && (n < 9 || n > 12)) return false;
   if (number.group_count == 3 && number.groups[0] == 4 && number.groups[1] == 2 && number.groups[2] == 2) return false;  // a date
+  if (number.group_count == 2 && number.groups[0] == 4 && number.groups[1] == 4) return false;                           // years
+  if (digits.find_first_not_of("01") == std::string_view::npos) return false;
+  if (number.end < text.size() && text[number.end] == '=') return false;
   if (number.group_count == 4 && number.separator == '.' && number.groups[0] <= 3 && number.groups[1] <= 3 && number.groups[2] <= 3 &&
       number.groups[3] <= 3)
     return false;
@@ -266,7 +291,8 @@ void look_for_email(std::string_view text, std::size_t sign, Hits& hits) {
   while (end > sign && (text[end - 1] == '.' || text[end - 1] == '-')) --end;
   const std::string_view local = text.substr(begin, sign - begin), domain = text.substr(sign + 1, end - sign - 1);
   const std::size_t dot = domain.rfind('.');
-  if (local.empty() || local.size() > 64 || dot == std::string_view::npos || dot == 0 || domain.find("..") != std::string_view::npos)
+  if (local.empty() || local.size() > 64 || !is_alnum(local.back()) || dot == std::string_view::npos || dot == 0 ||
+      domain.find("..") != std::string_view::npos)
     return;
   const std::string_view ending = domain.substr(dot + 1);
   if (ending.size() < 2 || ending.size() > 24 || !std::all_of(ending.begin(), ending.end(), is_letter) || is_file_ending(ending)) return;
@@ -287,6 +313,17 @@ void look_for_email(std::string_view text, std::size_t sign, Hits& hits) {
     if (user == role) return;
   }
   report(hits, "email", begin, end, 0.9);
+}
+
+// Whether one of `block` bytes is a digit or '@'; a loop that compilers turn into a few vector instructions.
+constexpr std::size_t block = 32;
+bool any_of_interest(const char* bytes) {
+  unsigned found = 0;
+  for (std::size_t i = 0; i < block; ++i) {
+    const auto c = static_cast<unsigned char>(bytes[i]);
+    found |= static_cast<unsigned>(static_cast<unsigned char>(c - '0') < 10) | static_cast<unsigned>(c == '@');
+  }
+  return found != 0;
 }
 
 }  // namespace
@@ -332,7 +369,10 @@ void find_personal(std::string_view text, Hits& hits) {
   }();
   for (std::size_t at = 0; at < text.size(); ++at) {
     const auto kind = kinds[static_cast<unsigned char>(text[at])];
-    if (kind == 0) continue;
+    if (kind == 0) {
+      while (at + 1 + block <= text.size() && !any_of_interest(text.data() + at + 1)) at += block;
+      continue;
+    }
     if (kind == 2) {
       look_for_email(text, at, hits);
       continue;

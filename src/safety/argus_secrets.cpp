@@ -386,6 +386,13 @@ struct Secrets::Impl {
     skip(4, false);
     if (i >= text.size()) return;
     char quote = 0;
+    // In a literal that ends here ("Password: "), nothing is assigned.
+    if ((text[i] == '"' || text[i] == '\'' || text[i] == '`') && (end >= text.size() || text[end] != text[i])) {
+      std::size_t open = 0;
+      for (std::size_t k = begin; k > 0 && begin - k < 200 && !is_line_break(text[k - 1]); --k)
+        open += text[k - 1] == text[i] && (k < 2 || text[k - 2] != '\\') ? 1 : 0;
+      if (open % 2 == 1) return;
+    }
     if (text[i] == '"' || text[i] == '\'' || text[i] == '`') quote = text[i++];
     const std::size_t value_begin = i;
     while (i < text.size() && i - value_begin <= 520) {
@@ -428,13 +435,13 @@ struct Secrets::Impl {
     }
     if (colon == 0 || sign == 0 || sign < colon + 2) return;
     const std::string_view password = text.substr(colon + 1, sign - colon - 1);
-    if (password.size() < 3 || is_placeholder(password) || has_placeholder_word(password)) return;
+    if (password.size() < 3 || text[colon - 1] == '[' || is_placeholder(password) || has_placeholder_word(password)) return;
     if (password.find('/') != std::string_view::npos &&
         std::all_of(password.begin(), password.begin() + static_cast<std::ptrdiff_t>(password.find('/')), is_digit))
       return;  // a port
     const std::string lower = lowered(password);
     for (const std::string_view word : {"pass", "pwd", "pw", "user", "root", "admin", "postgres", "mypassword", "passw0rd"}) {
-      if (lower == word) return report(hits, "connection_string", {colon + 1, sign}, {begin, sign + 1}, 0.5);
+      if (lower == word) return;  // what manuals write
     }
     report(hits, "connection_string", {colon + 1, sign}, {begin, sign + 1}, 0.9);
   }
@@ -531,7 +538,7 @@ struct Secrets::Impl {
     }
     if (colon == 0 || i - colon < 4) return;
     const std::string_view password = text.substr(colon + 1, i - colon - 1);
-    if (is_placeholder(password) || has_placeholder_word(password) || password.starts_with("//")) return;
+    if (is_placeholder(password) || has_placeholder_word(password) || password.starts_with("//") || lowered(password) == "pass") return;
     report(hits, "password", {colon + 1, i}, {at, i}, 0.8);
   }
 

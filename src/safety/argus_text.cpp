@@ -288,22 +288,27 @@ bool is_combining(char32_t c) {
          (c >= 0x1DC0 && c <= 0x1DFF) || (c >= 0x20D0 && c <= 0x20FF) || (c >= 0xFE20 && c <= 0xFE2F);
 }
 
-// Builds a view: copies what is not undone, notes what is.
+// Builds a view: undoes places, and copies what stands within `context` of them. The rest has been looked at already.
 class Rewriter {
  public:
   explicit Rewriter(const View& parent) : in_(parent.text) {}
   // [begin, end) of the parent becomes `with`.
   void replace(std::size_t begin, std::size_t end, std::string_view with, Wrapping wrapping) {
-    out_.append(in_.substr(copied_, begin - copied_));
-    const auto at = static_cast<std::uint32_t>(out_.size());
-    out_.append(with);
-    pieces_.push_back(
-        {at, static_cast<std::uint32_t>(out_.size()), static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(end), wrapping});
-    copied_ = end;
+    if (pieces_.empty()) out_.reserve(std::min<std::size_t>(in_.size(), 4096));
+    if (begin - copied_ > (pieces_.empty() ? context : 2 * context)) {
+      if (!pieces_.empty()) copy_to(copied_ + context);
+      put(copied_, begin - context, gap, Wrapping::structure);
+    }
+    copy_to(begin);
+    put(begin, end, with, wrapping);
   }
   bool changed() const { return !pieces_.empty(); }
   void finish(const View& parent, std::deque<View>& views) {
-    out_.append(in_.substr(copied_));
+    if (in_.size() - copied_ > context) {
+      copy_to(copied_ + context);
+      put(copied_, in_.size(), gap, Wrapping::structure);
+    }
+    copy_to(in_.size());
     View view;
     view.parent = &parent;
     view.depth = parent.depth + 1;
@@ -314,6 +319,22 @@ class Rewriter {
   }
 
  private:
+  // Longer than what a detector looks at around a place; no detector takes what stands on both sides for one.
+  static constexpr std::size_t context = 512;
+  static constexpr std::string_view gap = "\x01\n\x01";
+
+  void copy_to(std::size_t end) {
+    out_.append(in_.substr(copied_, end - copied_));
+    copied_ = end;
+  }
+  void put(std::size_t begin, std::size_t end, std::string_view with, Wrapping wrapping) {
+    const auto at = static_cast<std::uint32_t>(out_.size());
+    out_.append(with);
+    pieces_.push_back(
+        {at, static_cast<std::uint32_t>(out_.size()), static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(end), wrapping});
+    copied_ = end;
+  }
+
   std::string_view in_;
   std::string out_;
   std::vector<View::Piece> pieces_;
@@ -450,6 +471,18 @@ constexpr std::array<bool, 256> special = [] {
   return table;
 }();
 
+// Whether one of `block` bytes is special; a loop that compilers turn into a few vector instructions.
+constexpr std::size_t block = 32;
+bool any_special(const char* bytes) {
+  unsigned found = 0;
+  for (std::size_t i = 0; i < block; ++i) {
+    const auto c = static_cast<unsigned char>(bytes[i]);
+    found |= static_cast<unsigned>(c == '%') | static_cast<unsigned>(c == '\\') | static_cast<unsigned>(c == '&') |
+             static_cast<unsigned>(c == 0) | static_cast<unsigned>(c >= 0x80);
+  }
+  return found != 0;
+}
+
 // Undoes what stands for single characters. False: nothing did.
 bool undo_characters(const View& parent, std::deque<View>& views, std::size_t& tags) {
   const std::string_view in = parent.text;
@@ -459,6 +492,7 @@ bool undo_characters(const View& parent, std::deque<View>& views, std::size_t& t
   for (std::size_t at = 0; at < in.size();) {
     if (!special[static_cast<unsigned char>(data[at])]) {
       ++at;
+      while (at + block <= in.size() && !any_special(data + at)) at += block;
       continue;
     }
     meaning.clear();
@@ -623,6 +657,26 @@ std::size_t hex_list(std::string_view in, std::size_t at, std::string& bytes) {
   return bytes.size() >= 12 ? end : 0;
 }
 
+// Around a place in such a list stand pairs and separators only; where the list begins.
+bool is_list_separator(char c) { return c == ' ' || c == ':' || c == ',' || c == '-' || c == '\n'; }
+bool in_hex_list(char c) { return is_hex(c) || is_list_separator(c) || c == 'x' || c == 'X'; }
+bool may_be_hex_list(std::string_view in, std::size_t at) {
+  for (std::size_t i = at > 6 ? at - 6 : 0; i < at + 7; ++i) {
+    if (i >= in.size() || !in_hex_list(in[i])) return false;
+  }
+  return true;
+}
+std::size_t hex_list_begin(std::string_view in, std::size_t at, std::size_t from) {
+  while (at > from && in_hex_list(in[at - 1])) --at;
+  // Not with what only looks like part of it: up to the first pair.
+  for (std::size_t i = at; i + 2 < in.size() && i < at + 8; ++i) {
+    const bool hex_prefix = in[i] == '0' && (in[i + 1] == 'x' || in[i + 1] == 'X');
+    if ((i == 0 || base64_value(in[i - 1]) < 0) && (hex_prefix || (is_hex(in[i]) && is_hex(in[i + 1]) && is_list_separator(in[i + 2]))))
+      return i;
+  }
+  return at;
+}
+
 // Undoes runs of base64 and hexadecimal digits. False: there were none.
 bool undo_runs(const View& parent, std::deque<View>& views) {
   const std::string_view in = parent.text;
@@ -633,22 +687,27 @@ bool undo_runs(const View& parent, std::deque<View>& views) {
     while (at < in.size() && base64_value(in[at]) >= 0) ++at;
     return at;
   };
-  for (std::size_t at = 0; at < in.size();) {
-    if (base64_value(in[at]) < 0) {
-      ++at;
+  std::size_t done = 0;  // before it everything is settled
+  // A run of 16 covers one of every 16 places.
+  for (std::size_t probe = shortest_base64 - 1; probe < in.size(); probe += shortest_base64) {
+    if (probe < done) continue;
+    if (base64_value(in[probe]) < 0) {
+      // Between two pairs of a list, perhaps.
+      if (probe + 2 >= in.size() || !is_hex(in[probe + 1]) || probe == 0 || !is_hex(in[probe - 1])) continue;
+    }
+    std::size_t begin = probe;
+    while (begin > done && base64_value(in[begin - 1]) >= 0) --begin;
+    std::size_t end = run_end(probe);
+    if (end - begin < shortest_base64) {
+      if (end - begin > 4 || !may_be_hex_list(in, probe)) continue;
+      begin = hex_list_begin(in, probe, done);
+      if (const std::size_t list = hex_list(in, begin, bytes); list > 0) {
+        if (holds_text(bytes)) rewriter.replace(begin, list, bytes, Wrapping::hex);
+        done = list;
+      }
       continue;
     }
-    const std::size_t begin = at;
-    std::size_t end = run_end(at);
-    at = end;
-    if (end - begin <= 4 && end - begin >= 2) {
-      if (const std::size_t list = is_hex(in[begin]) ? hex_list(in, begin, bytes) : 0; list > 0) {
-        if (holds_text(bytes)) rewriter.replace(begin, list, bytes, Wrapping::hex);
-        at = list;
-        continue;
-      }
-    }
-    if (end - begin < shortest_base64) continue;
+    done = end;
     if (end - begin >= shortest_hex) {
       // The longest stretch of hexadecimal digits in the run.
       std::size_t hex_begin = begin, hex_end = begin;
@@ -678,11 +737,11 @@ bool undo_runs(const View& parent, std::deque<View>& views) {
       return to;
     };
     if (joined > end && try_base64(in, begin, with_padding(joined), rewriter)) {
-      at = with_padding(joined);
+      done = with_padding(joined);
       continue;
     }
     not_joined = std::max(not_joined, joined);
-    if (try_base64(in, begin, with_padding(end), rewriter)) at = with_padding(end);
+    if (try_base64(in, begin, with_padding(end), rewriter)) done = with_padding(end);
   }
   if (!rewriter.changed()) return false;
   rewriter.finish(parent, views);
@@ -744,7 +803,8 @@ std::string base64_bytes(std::string_view run) {
 }
 
 bool View::touches(std::size_t begin, std::size_t end) const {
-  const auto piece = std::partition_point(pieces.begin(), pieces.end(), [begin](const Piece& p) { return p.out_end <= begin; });
+  auto piece = std::partition_point(pieces.begin(), pieces.end(), [begin](const Piece& p) { return p.out_end <= begin; });
+  while (piece != pieces.end() && piece->out_begin < end && piece->wrapping == Wrapping::structure) ++piece;
   return piece != pieces.end() && piece->out_begin < end;
 }
 
