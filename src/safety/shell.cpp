@@ -260,7 +260,9 @@ Outcome Interpreter::run_compound(const Program& program, Node index, const Sett
   const TreeNode& node = program.nodes[static_cast<std::size_t>(index)];
   Setting setting = outer;
   Command redirected;
-  if (const auto tail = program.syntax->tails.find(node.end); tail != program.syntax->tails.end()) {
+  // A loop's `do … done` ends where the loop ends.
+  const bool whole = node.kind != TreeNode::Kind::body && node.kind != TreeNode::Kind::item;
+  if (const auto tail = program.syntax->tails.find(node.end); whole && tail != program.syntax->tails.end()) {
     redirected.redirects = expand_redirects(tail->second, setting);
     for (const Redirect& redirect : redirected.redirects) {
       if (redirect.kind == Redirect::Kind::here) {

@@ -439,7 +439,7 @@ std::vector<Value> Interpreter::values_of(std::string_view name, bool& is_set) {
     const char c = name[0];
     if (is_digit(c)) {
       const auto index = integer(name).value_or(100000);
-      if (index == 0) return {Value{.text = "bash", .exact = state_.positional_known}};
+      if (index == 0) return {state_.zero};
       if (index <= static_cast<std::int64_t>(state_.positional.size())) return {state_.positional[static_cast<std::size_t>(index - 1)]};
       is_set = !state_.positional_known;
       return {state_.positional_known ? Value{} : Value::unknown()};

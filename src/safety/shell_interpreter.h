@@ -49,7 +49,8 @@ struct ShellState {
   std::map<std::string, std::string> aliases;
   std::vector<Value> positional;
   bool positional_known = true;
-  std::string folder;  // "" = the session's, which is not known
+  Value zero{.text = "bash"};  // $0
+  std::string folder;          // "" = the session's, which is not known
   std::string previous_folder;
   std::vector<std::string> other_folders;  // where it may be instead, after a `cd` that may not have run
 };

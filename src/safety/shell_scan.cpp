@@ -740,10 +740,9 @@ std::shared_ptr<const Syntax> Scanner::commands(bool substitution) {
       continue;
     }
     if (c == '\n') {
-      const bool pending = !out.empty() && out.back() != '\n';
       begin_command();
       newline();
-      if (pending) out += '\n';
+      if (!out.empty() && out.back() != '\n') out += '\n';
       continue;
     }
     if (c == ';') {

@@ -254,6 +254,7 @@ Outcome Interpreter::run_shell(const std::string& name, const Command& command, 
   };
   if (text) {
     if (i >= words.size()) return note(command, setting);
+    if (i + 1 < words.size()) state_.zero = value_of(words[i + 1]);
     return restore(run_inner_text(command, words[i], values_from(words, std::min(i + 2, words.size())), setting, name + " -c"));
   }
   if (i >= words.size() || stdin_script || words[i].text == "/dev/stdin" || words[i].text == "/dev/fd/0" ||

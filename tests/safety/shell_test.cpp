@@ -1,0 +1,455 @@
+// Runs tests/cases/safety/shell_*.json. A case: name, text, and `commands`, each as shell_show.h shows it; or `error`, part of the message; or `truncated`. Optional
+// `folders`, of the same commands; `written`, path → content; `files`, what earlier calls wrote. Beside them: the same words as bash makes, and no command that bash runs
+// goes unseen, over generated texts.
+#include "safety/shell.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <set>
+
+#include "base/json.h"
+#include "safety/shell_show.h"
+
+namespace hearth::safety {
+namespace {
+
+Action action_in(std::string folder = "/work/project") {
+  Action action;
+  action.where.working_folder = std::move(folder);
+  action.where.writable_roots = {"/tmp"};
+  return action;
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+std::vector<std::filesystem::path> case_files(std::string_view prefix) {
+  std::vector<std::filesystem::path> out;
+  for (const auto& entry : std::filesystem::directory_iterator(HEARTH_SOURCE_DIR "/tests/cases/safety")) {
+    if (entry.path().filename().string().starts_with(prefix) && entry.path().extension() == ".json") out.push_back(entry.path());
+  }
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+TEST(Shell, Cases) {
+  std::size_t count = 0;
+  for (const auto& path : case_files("shell_")) {
+    if (path.filename() == "shell_words.json") continue;
+    auto parsed = parse_json(read_file(path));
+    ASSERT_TRUE(parsed.ok()) << path << ": " << parsed.error().message;
+    for (const auto& one : parsed->as_array()) {
+      const auto& object = one.as_object();
+      const std::string name(object.at("name").as_string());
+      const std::string text(object.at("text").as_string());
+      SCOPED_TRACE(path.filename().string() + ": " + name + "\n" + text);
+      ++count;
+      Action action = action_in();
+      if (const auto* files = object.if_contains("files")) {
+        for (const auto& [key, value] : files->as_object()) action.written_files[key] = value.as_string();
+      }
+      const auto script = parse_shell(text, action);
+      if (const auto* error = object.if_contains("error")) {
+        ASSERT_FALSE(script.ok()) << show(script->commands.empty() ? Command{} : script->commands[0]);
+        EXPECT_NE(script.error().message.find(std::string(error->as_string())), std::string::npos) << script.error().message;
+        continue;
+      }
+      ASSERT_TRUE(script.ok()) << script.error().message;
+      EXPECT_EQ(script->truncated, object.contains("truncated"));
+      std::vector<std::string> shown;
+      std::vector<std::string> folders;
+      for (const Command& command : script->commands) {
+        shown.push_back(show(command));
+        folders.push_back(command.folder);
+      }
+      std::vector<std::string> expected;
+      for (const auto& command : object.at("commands").as_array()) expected.emplace_back(command.as_string());
+      EXPECT_EQ(shown, expected);
+      if (const auto* wanted = object.if_contains("folders")) {
+        std::vector<std::string> list;
+        for (const auto& folder : wanted->as_array()) list.emplace_back(folder.as_string());
+        EXPECT_EQ(folders, list);
+      }
+      if (const auto* written = object.if_contains("written")) {
+        std::map<std::string, std::string> wanted;
+        for (const auto& [key, value] : written->as_object()) wanted[key] = value.as_string();
+        EXPECT_EQ(script->written, wanted);
+      }
+    }
+  }
+  EXPECT_GT(count, 50u);
+}
+
+// A folder of its own, and what bash does in it: no program is on its PATH, so nothing but builtins runs.
+class Bash {
+ public:
+  Bash() {
+    std::string pattern = (std::filesystem::temp_directory_path() / "hearth-shell-XXXXXX").string();
+    folder_ = ::mkdtemp(pattern.data());
+  }
+  ~Bash() { std::filesystem::remove_all(folder_); }
+  Bash(const Bash&) = delete;
+  Bash& operator=(const Bash&) = delete;
+  const std::string& folder() const { return folder_; }
+
+  // What arrives at descriptor 9; nothing when bash is not here.
+  std::optional<std::string> run(const std::string& text) const {
+    const std::string out = folder_ + "/.out";
+    const pid_t child = ::fork();
+    if (child == 0) {
+      if (::chdir(folder_.c_str()) != 0) ::_exit(127);
+      std::FILE* file = std::fopen(out.c_str(), "w");
+      if (file == nullptr || ::dup2(::fileno(file), 9) < 0) ::_exit(127);
+      std::freopen("/dev/null", "r", stdin);
+      std::freopen("/dev/null", "w", stdout);
+      std::freopen("/dev/null", "w", stderr);
+      ::alarm(5);
+      const char* arguments[] = {"bash", "--norc", "--noprofile", "-c", text.c_str(), nullptr};
+      const char* environment[] = {"PATH=/nonexistent", "HOME=/home/user", "USER=user", "LC_ALL=C.UTF-8", nullptr};
+      ::execve("/bin/bash", const_cast<char* const*>(arguments), const_cast<char* const*>(environment));
+      ::_exit(127);
+    }
+    int status = 0;
+    if (child < 0 || ::waitpid(child, &status, 0) != child ||
+        (WIFEXITED(status) && WEXITSTATUS(status) == 127 && !std::filesystem::exists("/bin/bash")))
+      return std::nullopt;
+    return read_file(out);
+  }
+
+ private:
+  std::string folder_;
+};
+
+std::vector<std::string> split_nul(const std::string& text) {
+  std::vector<std::string> out;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\0', at), text.size());
+    out.push_back(text.substr(at, end - at));
+    at = end + 1;
+  }
+  return out;
+}
+
+// The words of `p WORDS`, as we read them; nothing where we say that we do not know.
+std::optional<std::vector<std::string>> our_words(const std::string& text, const std::string& folder) {
+  const auto script = parse_shell(text, action_in(folder));
+  if (!script.ok() || script->truncated) return std::nullopt;
+  for (const Command& command : script->commands) {
+    if (command.words.empty() || command.words[0].text != "printf") continue;
+    std::vector<std::string> out;
+    for (std::size_t i = 2; i < command.words.size(); ++i) {
+      if (!command.words[i].exact) return std::nullopt;
+      out.push_back(command.words[i].text);
+    }
+    return out;
+  }
+  return std::nullopt;
+}
+
+constexpr std::string_view words_prelude =
+    "set -f; x=rXm; y='a b'; e=; n=5; long=/usr/local/bin/tool.tar.gz; arr=(one 'two three' four); w='  lead  trail '; p=n; star='*'; set "
+    "-- first 'second arg'\n";
+
+TEST(Shell, DeclaredWordsAreThoseOfBash) {
+  const Bash bash;
+  auto parsed = parse_json(read_file(HEARTH_SOURCE_DIR "/tests/cases/safety/shell_words.json"));
+  ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+  std::size_t unknown = 0;
+  for (const auto& one : parsed->as_array()) {
+    const std::string words(one.as_string());
+    const std::string ours = std::string(words_prelude) + "printf '%s\\0' " + words;
+    const std::string theirs = std::string(words_prelude) + "printf '%s\\0' " + words + " >&9";
+    const auto output = bash.run(theirs);
+    if (!output) GTEST_SKIP() << "no /bin/bash here: words are not compared";
+    const auto known = our_words(ours, bash.folder());
+    if (!known) {
+      ++unknown;
+      ADD_FAILURE() << "not resolved: " << words;
+      continue;
+    }
+    auto expected = split_nul(*output);
+    if (expected.size() == 1 && expected[0].empty() && known->empty()) expected.clear();  // printf prints once without arguments
+    EXPECT_EQ(*known, expected) << words;
+  }
+  EXPECT_EQ(unknown, 0u);
+}
+
+TEST(Shell, GeneratedWordsAreThoseOfBashOrUnknown) {
+  const Bash bash;
+  const std::uint64_t seed = std::random_device{}();
+  std::mt19937_64 random(seed);
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  const std::vector<std::string> pieces{"a",
+                                        "B",
+                                        "/",
+                                        "-",
+                                        "=",
+                                        ",",
+                                        "{",
+                                        "}",
+                                        "{a,b}",
+                                        "{1..3}",
+                                        "{c..a}",
+                                        "'s q'",
+                                        "''",
+                                        "\"d q\"",
+                                        "\"\"",
+                                        "\\ ",
+                                        "\\\\",
+                                        "\\n",
+                                        "$x",
+                                        "${x}",
+                                        "\"$y\"",
+                                        "$y",
+                                        "${y}",
+                                        "$e",
+                                        "\"$e\"",
+                                        "$'\\x41\\102\\u0043'",
+                                        "$'a\\tb'",
+                                        "$\"loc\"",
+                                        "${x/X/}",
+                                        "${long##*/}",
+                                        "${long%.*}",
+                                        "${long%%.*}",
+                                        "${long#*/}",
+                                        "${x^^}",
+                                        "${x,,}",
+                                        "${x:1}",
+                                        "${x:0:1}",
+                                        "${#long}",
+                                        "${e:-def}",
+                                        "${e-def}",
+                                        "${u:-$x}",
+                                        "${x:+alt}",
+                                        "\"${y// /_}\"",
+                                        "${arr[1]}",
+                                        "\"${arr[@]}\"",
+                                        "${arr[*]}",
+                                        "${#arr[@]}",
+                                        "$((n+1))",
+                                        "$((n*(2+3)))",
+                                        "$1",
+                                        "\"$2\"",
+                                        "$2",
+                                        "\"$@\"",
+                                        "$@",
+                                        "$#",
+                                        "~",
+                                        "#",
+                                        "%",
+                                        "+",
+                                        ":",
+                                        "@",
+                                        "!",
+                                        "^",
+                                        "é",
+                                        "\\\n",
+                                        "$w",
+                                        "\"$w\"",
+                                        "${!p}",
+                                        "~/",
+                                        "${n:+{}",
+                                        "'{'",
+                                        "$star",
+                                        "[a-z]",
+                                        "?",
+                                        "\"\\$x\"",
+                                        "\"a\\nb\"",
+                                        "\"`:`\"",
+                                        "$(:)",
+                                        "${y%% *}",
+                                        "\xC2\xA0",
+                                        "\r",
+                                        "\v"};
+  std::size_t known_count = 0;
+  constexpr int rounds = 400;
+  for (int round = 0; round < rounds; ++round) {
+    std::string words;
+    const std::size_t count = 1 + random() % 3;
+    for (std::size_t w = 0; w < count; ++w) {
+      if (w > 0) words += ' ';
+      for (std::size_t n = 1 + random() % 4; n > 0; --n) words += pieces[random() % pieces.size()];
+    }
+    const auto output = bash.run(std::string(words_prelude) + "printf '%s\\0' " + words + " >&9");
+    if (!output) GTEST_SKIP() << "no /bin/bash here: words are not compared";
+    const auto known = our_words(std::string(words_prelude) + "printf '%s\\0' " + words, bash.folder());
+    if (!known) continue;
+    if (output->empty()) continue;  // bash refused the words
+    ++known_count;
+    auto expected = split_nul(*output);
+    if (expected.size() == 1 && expected[0].empty() && known->empty()) expected.clear();
+    EXPECT_EQ(*known, expected) << words;
+  }
+  EXPECT_GT(known_count, static_cast<std::size_t>(rounds / 2));
+}
+
+// Random texts around `echo N >&9`: each N that bash prints must be a command that we saw, or the text refused or unresolvable.
+TEST(Shell, NothingThatBashRunsGoesUnseen) {
+  const Bash bash;
+  const std::uint64_t seed = std::random_device{}();
+  std::mt19937_64 random(seed);
+  SCOPED_TRACE("seed " + std::to_string(seed));
+  const std::vector<std::string> glue{"; ",
+                                      " & ",
+                                      " && ",
+                                      " || ",
+                                      " | ",
+                                      "\n",
+                                      " ",
+                                      "",
+                                      "(",
+                                      ")",
+                                      "{ ",
+                                      "; }",
+                                      "\n}",
+                                      "if ",
+                                      "; then ",
+                                      "; else ",
+                                      "; fi",
+                                      "while ",
+                                      "; do ",
+                                      "; break; done",
+                                      "for i in 1 2; do ",
+                                      "; done",
+                                      "case x in x) ",
+                                      ";; esac",
+                                      "$(",
+                                      ")",
+                                      "`",
+                                      "\"",
+                                      "'",
+                                      "\\",
+                                      "#",
+                                      " #",
+                                      "\\\n",
+                                      "<<E\n",
+                                      "\nE\n",
+                                      "<<'E'\n",
+                                      "\"$(",
+                                      ")\"",
+                                      "!",
+                                      " ! ",
+                                      "f() { ",
+                                      "f ",
+                                      "[[ a ]] ",
+                                      "((1)) ",
+                                      "((",
+                                      "))",
+                                      "$((1)) ",
+                                      "${x:-",
+                                      "}",
+                                      "x=1 ",
+                                      "time ",
+                                      "coproc ",
+                                      "eval '",
+                                      "' ",
+                                      "eval \"",
+                                      "\" ",
+                                      "trap '",
+                                      "' EXIT;",
+                                      ">a ",
+                                      "<a ",
+                                      "2>&1 ",
+                                      "\r",
+                                      "\xC2\xA0",
+                                      "\t",
+                                      "a=(",
+                                      "=",
+                                      "$'",
+                                      "\\'",
+                                      "<(",
+                                      "|& ",
+                                      ";& ",
+                                      "esac",
+                                      "in ",
+                                      "{",
+                                      "}",
+                                      "\"#",
+                                      "'#"};
+  std::size_t ran = 0;
+  std::size_t accepted = 0;
+  for (int round = 0; round < 700; ++round) {
+    std::string text;
+    int number = 0;
+    for (std::size_t n = 2 + random() % 9; n > 0; --n) {
+      text += glue[random() % glue.size()];
+      if (random() % 2 == 0) text += "echo n" + std::to_string(++number) + "n >&9";
+    }
+    const auto output = bash.run(text);
+    if (!output) GTEST_SKIP() << "no /bin/bash here: courses are not compared";
+    std::set<std::string> printed;
+    for (int i = 1; i <= number; ++i) {
+      const std::string mark = "n" + std::to_string(i) + "n";
+      if (output->find(mark) != std::string::npos) printed.insert(mark);
+    }
+    if (printed.empty()) continue;
+    ++ran;
+    const auto script = parse_shell(text, action_in(bash.folder()));
+    if (!script.ok() || script->truncated) continue;
+    ++accepted;
+    std::string seen;
+    for (const Command& command : script->commands) seen += show(command) + "\n";
+    for (const std::string& mark : printed)
+      EXPECT_NE(seen.find(mark), std::string::npos) << mark << " runs unseen in:\n" << text << "\nseen:\n" << seen;
+  }
+  EXPECT_GT(ran, 20u);
+  std::printf("%zu texts ran something, %zu of them were read\n", ran, accepted);
+}
+
+TEST(Shell, WhatIsTooMuchIsRefusedOrUnresolvable) {
+  const Action action = action_in();
+  const auto unresolvable = [&](const std::string& text) {
+    const auto script = parse_shell(text, action);
+    return !script.ok() || script->truncated;
+  };
+  EXPECT_TRUE(unresolvable(std::string(longest_script + 1, 'a')));
+  std::string deep;
+  while (deep.size() < 1000000) deep += "$(";
+  EXPECT_TRUE(unresolvable(deep));
+  std::string open;
+  while (open.size() < 1000000) open += "((";
+  EXPECT_TRUE(unresolvable(open));
+  std::string braces;
+  while (braces.size() < 1000000) braces += "{ ";
+  EXPECT_TRUE(unresolvable(braces));
+  std::string segments;
+  for (int i = 0; i < 100000; ++i) segments += "ls; ";
+  EXPECT_TRUE(unresolvable(segments));
+  std::string chain = "ls";
+  for (int i = 0; i < 100000; ++i) chain += " && ls";
+  EXPECT_TRUE(unresolvable(chain));
+  EXPECT_TRUE(unresolvable("echo {a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}"));
+  EXPECT_TRUE(
+      unresolvable("a=aaaaaaaaaaaaaaaa; for i in {1..150}; do a=$a$a; done; for i in {1..150}; do for j in {1..150}; do $a; done; done"));
+  std::string nested = "rm x";
+  for (int i = 0; i < 30; ++i) {
+    std::string quoted = "sh -c '";
+    for (char c : nested) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+    nested = quoted + "'";
+    if (nested.size() > longest_script) break;
+  }
+  EXPECT_TRUE(unresolvable(nested));
+}
+
+TEST(Shell, FiftyAndMoreSegmentsAreAllSeen) {
+  std::string text;
+  for (int i = 0; i < 2000; ++i) text += "true; ";
+  const auto script = parse_shell(text + "rm -rf /", action_in());
+  ASSERT_TRUE(script.ok());
+  EXPECT_FALSE(script->truncated);
+  ASSERT_EQ(script->commands.size(), 2001u);
+  EXPECT_EQ(show(script->commands.back()), "rm -rf /");
+}
+
+}  // namespace
+}  // namespace hearth::safety
