@@ -42,6 +42,7 @@ struct Finding {
 struct Verdict {
   Decision decision = Decision::allow;
   std::vector<Finding> findings;  // those above allow, strictest first, layers in order among equals
+  bool redact = false;            // a rule wants what argus found replaced by stand-ins; means nothing with require or deny
   // Set when argus redacts: what is released instead of the call's own arguments (only with allow or audit).
   std::string replaced_arguments;
 
