@@ -43,6 +43,7 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int threads() const { return threads_; }
+  ggml_threadpool* pool() const { return pool_; }
   // The pool outlives the context, and computes for one context at a time.
   void attach(llama_context* context) const;
 

@@ -2,12 +2,14 @@
 
 #include <common.h>
 #include <fcntl.h>
+#include <ggml-backend.h>
 #include <llama.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cerrno>
@@ -16,6 +18,7 @@
 #include <future>
 #include <random>
 
+#include "base/log.h"
 #include "base/mutex.h"
 #include "base/utf8.h"
 #include "catalog/model.h"
@@ -27,6 +30,8 @@
 #include "engine/mtp_draft.h"
 #include "engine/ngram_draft.h"
 #include "engine/vision.h"
+#include "turboquant/backend.h"
+#include "turboquant/profile.h"
 
 namespace hearth::engine {
 namespace {
@@ -59,6 +64,7 @@ struct ModelFile {
   std::vector<catalog::GgufTensor> tensors;
   std::int64_t mtp_layers = 0;
   std::string mtp_obstacle;  // as in catalog::ModelSummary
+  int layers = 0, head_size = 0;
 };
 
 // Refuses what is no whole model, and says why, before llama.cpp sees it: that only knows "failed".
@@ -72,6 +78,7 @@ Result<ModelFile> open_model(const EngineOptions& options) {
     if (!summary) return std::move(summary).error();
     out.bytes = static_cast<std::int64_t>(summary->file_bytes);
     out.mtp_layers = summary->mtp_layers, out.mtp_obstacle = summary->mtp_obstacle;
+    out.layers = static_cast<int>(summary->layers), out.head_size = static_cast<int>(std::min(summary->key_length, summary->value_length));
     auto gguf = catalog::parse_gguf(options.embedded_model, name);
     if (!gguf) return std::move(gguf).error();
     out.tensors = std::move(gguf->tensors);
@@ -89,6 +96,7 @@ Result<ModelFile> open_model(const EngineOptions& options) {
   if (!summary) return std::move(summary).error();
   out.bytes = static_cast<std::int64_t>(summary->file_bytes);
   out.mtp_layers = summary->mtp_layers, out.mtp_obstacle = summary->mtp_obstacle;
+  out.layers = static_cast<int>(summary->layers), out.head_size = static_cast<int>(std::min(summary->key_length, summary->value_length));
   if (stat(options.model_path.c_str(), &info) == 0) out.changed = info.st_mtime;
   for (const std::string& part : summary->files) {
     auto gguf = catalog::read_gguf(part);
@@ -96,6 +104,28 @@ Result<ModelFile> open_model(const EngineOptions& options) {
     std::move(gguf->tensors.begin(), gguf->tensors.end(), std::back_inserter(out.tensors));
   }
   return out;
+}
+
+// llama.cpp keeps a layer's KV cache on the layer's device: the one that compresses stands before the GPU, or else the CPU.
+Result<std::unique_ptr<turboquant::Backend>> compress(const EngineOptions& options, const ModelFile& file, const ThreadPool& threads) {
+  if (!options.flash_attention) {
+    return Error{ErrorCode::config_invalid,
+                 "the KV type " + options.kv_type + " needs flash attention: leave it on, or use f16, q8_0 or q4_0"};
+  }
+  ggml_backend_dev_t gpu = options.gpu_layers == 0 ? nullptr : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU);
+  return turboquant::Backend::create({.profile = options.kv_type,
+                                      .layers = file.layers,
+                                      .head_size = file.head_size,
+                                      .pool = threads.pool(),
+                                      .log =
+                                          [](bool error, std::string_view line) {
+                                            if (error) {
+                                              spdlog::error("{}", line);
+                                            } else {
+                                              spdlog::info("{}", line);
+                                            }
+                                          }},
+                                     gpu);
 }
 
 std::string meta(const llama_model* model, const std::string& key) {
@@ -387,6 +417,7 @@ class LlamaEngine final : public Engine {
   EngineOptions options_;
   chat::ModelInfo info_;
   std::unique_ptr<ThreadPool> threads_;
+  std::unique_ptr<turboquant::Backend> compression_;  // of the KV cache; null: none
   ModelPtr model_;
   const llama_vocab* vocab_ = nullptr;
   int width_ = 0;                           // of an embedding, or of a classifier's output
@@ -425,6 +456,15 @@ Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
   llama_model_params params = llama_model_default_params();
   params.n_gpu_layers = options_.gpu_layers;
   params.load_mtp = mtp_;
+  std::array<ggml_backend_dev_t, 2> devices{};  // a list that ends with null
+  if (turboquant::find_profile(options_.kv_type)) {
+    auto compression = compress(options_, *file, *threads_);
+    if (!compression) return std::move(compression).error();
+    compression_ = std::move(*compression);
+    devices[0] = compression_->device();
+    params.devices = devices.data();
+    params.n_gpu_layers = -1;  // all layers keep their cache there
+  }
   struct Progress {
     const std::function<bool(float)>& callback;
     bool stopped = false;
@@ -501,6 +541,7 @@ Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
                                        .sequences = std::clamp(options_.scheduler.max_running * 4, options_.scheduler.max_running, 256),
                                        .batch = options_.scheduler.batch_tokens,
                                        .kv_type = options_.kv_type,
+                                       .compression = compression_.get(),
                                        .flash_attention = options_.flash_attention});
   if (!decoder) return std::move(decoder).error();
   decoder_ = std::move(*decoder);

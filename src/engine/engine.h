@@ -28,7 +28,7 @@ struct EngineOptions {
   int context = 0;                  // KV cells in all, shared by every request; 0 = the model's training context, 8,192 to 32,768
   int threads = 0;                  // 0 = physical cores
   int gpu_layers = -1;              // -1 = all when a GPU is there
-  std::string kv_type = "f16";      // f16, q8_0, q4_0
+  std::string kv_type = "f16";      // f16, q8_0, q4_0, or a profile of turboquant/profile.h
   bool flash_attention = true;      // used where the model supports it
   std::vector<AdapterSpec> adapters;
   // Adapters in this folder can be named without being configured: "x" is its file x.gguf, found when it is asked for. A client's path counts only

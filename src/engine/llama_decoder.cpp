@@ -14,6 +14,7 @@
 #include <map>
 
 #include "engine/mtp_draft.h"
+#include "turboquant/profile.h"
 
 namespace hearth::engine {
 namespace {
@@ -211,8 +212,11 @@ Result<void> check_constraints(const llama_model* model, const Constraints& cons
 Result<int> kv_type_from_name(const std::string& name) {
   static const std::map<std::string, ggml_type> types{{"f16", GGML_TYPE_F16}, {"q8_0", GGML_TYPE_Q8_0}, {"q4_0", GGML_TYPE_Q4_0}};
   auto it = types.find(name);
-  if (it == types.end()) return Error{ErrorCode::config_invalid, "unknown KV cache type \"" + name + "\": use f16, q8_0 or q4_0"};
-  return static_cast<int>(it->second);
+  if (it != types.end()) return static_cast<int>(it->second);
+  if (turboquant::find_profile(name)) return static_cast<int>(GGML_TYPE_F16);  // what llama.cpp is told
+  std::string known = "f16, q8_0, q4_0";
+  for (const auto& profile : turboquant::profiles()) known += ", " + std::string(profile.name);
+  return Error{ErrorCode::config_invalid, "unknown KV cache type \"" + name + "\": use one of " + known};
 }
 
 Token argmax(std::span<const float> logits) {
@@ -332,6 +336,7 @@ Result<std::unique_ptr<LlamaDecoder>> LlamaDecoder::create(llama_model* model, c
   }
   std::unique_ptr<LlamaDecoder> decoder(new LlamaDecoder(model, context));
   threads.attach(context);
+  decoder->compression_ = options.compression;
   decoder->cells_ = static_cast<int>(llama_n_ctx(context));
   decoder->sequences_ = static_cast<int>(llama_n_seq_max(context));
   decoder->max_batch_ = static_cast<int>(llama_n_batch(context));
@@ -354,7 +359,7 @@ Result<std::unique_ptr<LlamaDecoder>> LlamaDecoder::create(llama_model* model, c
 Result<void> LlamaDecoder::measure() {
   const Token token = llama_vocab_bos(vocab_) >= 0 ? llama_vocab_bos(vocab_) : 0;
   const llama_memory_t memory = llama_get_memory(context_);
-  const auto size = [this] { return llama_state_seq_get_size(context_, 0); };
+  const auto size = [this] { return sequence_state(0).size(); };
   const std::array<BatchToken, 2> rows{BatchToken{.token = token, .pos = 0, .seq = 0, .output = true},
                                        BatchToken{.token = token, .pos = 1, .seq = 0, .output = true}};
   std::size_t one = 0;
@@ -565,6 +570,19 @@ void LlamaDecoder::remove(SeqId seq, std::int32_t begin, std::int32_t end) {
   if (begin == 0) lost_[static_cast<std::size_t>(seq)] = false;
 }
 
+// What llama.cpp saves of a sequence; empty when that fails.
+std::vector<std::uint8_t> LlamaDecoder::sequence_state(SeqId seq) const {
+  const std::size_t size = llama_state_seq_get_size(context_, seq);
+  const auto write = [&](std::uint8_t* data, std::size_t room) { return llama_state_seq_get_data(context_, data, room, seq); };
+  if (compression_) {
+    auto state = compression_->save(size, write);
+    return state ? std::move(*state) : std::vector<std::uint8_t>();
+  }
+  std::vector<std::uint8_t> state(size);
+  if (size > 0 && write(state.data(), size) != size) state.clear();
+  return state;
+}
+
 // Where positions have several dimensions, a sequence's images are part of its state, in front; what a reader adds comes behind.
 Result<std::vector<std::uint8_t>> LlamaDecoder::save(SeqId seq) {
   std::vector<std::uint8_t> state;
@@ -575,11 +593,9 @@ Result<std::vector<std::uint8_t>> LlamaDecoder::save(SeqId seq) {
     std::memcpy(state.data(), &count, sizeof count);
     if (count > 0) std::memcpy(state.data() + sizeof count, spans.data(), count * sizeof(Span));
   }
-  const std::size_t head = state.size(), size = llama_state_seq_get_size(context_, seq);
-  state.resize(head + size);
-  if (size == 0 || llama_state_seq_get_data(context_, state.data() + head, size, seq) != size) {
-    return internal_error("the KV state of a sequence could not be saved");
-  }
+  const std::vector<std::uint8_t> cells = sequence_state(seq);
+  if (cells.empty()) return internal_error("the KV state of a sequence could not be saved");
+  state.insert(state.end(), cells.begin(), cells.end());
   if (reader_) {  // behind, with its size at the very end
     const std::vector<std::uint8_t> read = reader_->saved(seq);
     const std::uint64_t read_size = read.size();
@@ -607,9 +623,11 @@ Result<void> LlamaDecoder::restore(SeqId seq, std::span<const std::uint8_t> stat
     state = state.first(state.size() - read_size);
   }
   LogCapture log;
-  if (llama_state_seq_set_data(context_, state.data(), state.size(), seq) == 0) {
+  const auto read = [&](const std::uint8_t* data, std::size_t size) { return llama_state_seq_set_data(context_, data, size, seq); };
+  const auto done = compression_ ? compression_->restore(state, read) : Result<std::size_t>(read(state.data(), state.size()));
+  if (!done || *done == 0) {
     remove(seq, 0, -1);
-    return internal_error("the KV state of a sequence could not be restored: " + log.errors("no room"));
+    return internal_error("the KV state of a sequence could not be restored: " + (done ? log.errors("no room") : done.error().message));
   }
   return {};
 }

@@ -9,6 +9,7 @@
 #include "engine/backend.h"
 #include "engine/decoder.h"
 #include "engine/sampling.h"
+#include "turboquant/backend.h"
 
 struct llama_adapter_lora;
 struct llama_batch;
@@ -33,6 +34,7 @@ struct LlamaDecoderOptions {
   int sequences = 64;  // at most 256
   int batch = 512;     // rows of one decode()
   std::string kv_type = "f16";
+  const turboquant::Backend* compression = nullptr;  // where the model's KV cache is, if it is compressed; outlives the decoder
   bool flash_attention = true;
 };
 
@@ -81,6 +83,7 @@ class LlamaDecoder final : public Decoder {
   Result<void> run(const Rows& rows);
   void forget(const Rows& rows);
   std::int32_t position(SeqId seq, std::int32_t place) const;
+  std::vector<std::uint8_t> sequence_state(SeqId seq) const;
   void note(SeqId seq, Span span);
 
   llama_model* model_;
@@ -92,6 +95,7 @@ class LlamaDecoder final : public Decoder {
   bool saves_all_ = false;
   std::shared_ptr<llama_adapter_lora> adapter_;  // in use
   bool adapter_changed_ = false;
+  const turboquant::Backend* compression_ = nullptr;
   MtpDraft* reader_ = nullptr;
   int width_ = 0;                         // of an image's row
   int whole_rows_ = 0;                    // of an image that is computed in one pass, at most
