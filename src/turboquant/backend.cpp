@@ -36,7 +36,7 @@ struct Device {
     ggml_log_callback log = nullptr;
     void* data = nullptr;
     ggml_log_get(&log, &data);
-    if (log) log(error ? GGML_LOG_LEVEL_ERROR : GGML_LOG_LEVEL_INFO, ("TurboQuant: " + line + "\n").c_str(), data);
+    if (log) log(error ? GGML_LOG_LEVEL_ERROR : GGML_LOG_LEVEL_INFO, (line + "\n").c_str(), data);
   }
 };
 
@@ -113,7 +113,7 @@ ggml_status init_tensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor) {
     return ggml_backend_buffer_init_tensor(b.memory, &plain);
   }
   if (auto fit = b.device->store.check(*tensor); !fit) {
-    b.device->say(true, fit.error().message);
+    b.device->say(true, "TurboQuant: " + fit.error().message);
     return GGML_STATUS_FAILED;
   }
   const auto size = b.device->store.bytes(*tensor);
@@ -125,7 +125,14 @@ ggml_status init_tensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor) {
 }
 
 void set_tensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor, const void* data, std::size_t offset, std::size_t size) {
-  if (CacheTensor* cache = cache_of(tensor)) return cache->set_state(*tensor, {static_cast<const std::byte*>(data), size}, offset);
+  if (CacheTensor* cache = cache_of(tensor)) {
+    try {
+      return cache->set_state(*tensor, {static_cast<const std::byte*>(data), size}, offset);
+    } catch (const std::exception& e) {
+      of(buffer).device->say(true, e.what());  // llama.cpp says no more than that it failed
+      throw;
+    }
+  }
   ggml_tensor plain = inside(buffer, tensor);
   ggml_backend_tensor_set(&plain, data, offset, size);
 }
@@ -165,8 +172,8 @@ void clear(ggml_backend_buffer_t buffer, std::uint8_t value) {
   b.announced = true;  // llama.cpp clears a cache once it is complete
   std::array<char, 160> line{};
   constexpr double mib = 1024.0 * 1024.0;
-  std::snprintf(line.data(), line.size(), "KV cache %s: %.2f MiB, %.2f MiB as f16 (%.2f times)", b.device->options.profile.c_str(),
-                static_cast<double>(b.bytes) / mib, static_cast<double>(b.f16_bytes) / mib,
+  std::snprintf(line.data(), line.size(), "TurboQuant: KV cache %s: %.2f MiB, %.2f MiB as f16 (%.2f times)",
+                b.device->options.profile.c_str(), static_cast<double>(b.bytes) / mib, static_cast<double>(b.f16_bytes) / mib,
                 static_cast<double>(b.f16_bytes) / static_cast<double>(b.bytes));
   b.device->say(false, line.data());
 }

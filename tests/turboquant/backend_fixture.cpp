@@ -60,15 +60,15 @@ std::string logged_errors() {
   return std::exchange(errors, {});
 }
 
-std::unique_ptr<Session> Session::open(const Setup& setup) {
+std::unique_ptr<Session> Session::open(const Settings& settings) {
   start();
   std::unique_ptr<Session> s(new Session);
   llama_model_params model = llama_model_default_params();
   std::array<ggml_backend_dev_t, 2> devices{};
   model.devices = devices.data();
-  if (!setup.profile.empty()) {
-    BackendOptions options = setup.options;
-    options.profile = setup.profile;
+  if (!settings.profile.empty()) {
+    BackendOptions options = settings.options;
+    options.profile = settings.profile;
     auto backend = Backend::create(options);
     if (!backend) {
       ADD_FAILURE() << backend.error().message;
@@ -77,27 +77,27 @@ std::unique_ptr<Session> Session::open(const Setup& setup) {
     s->backend_ = std::move(*backend);
     devices[0] = s->backend_->device();
   }
-  s->model_ = llama_model_load_from_file(setup.model.c_str(), model);
+  s->model_ = llama_model_load_from_file(settings.model.c_str(), model);
   if (!s->model_) return nullptr;
   llama_context_params context = llama_context_default_params();
-  context.n_ctx = static_cast<std::uint32_t>(setup.context);
-  context.n_batch = context.n_ubatch = static_cast<std::uint32_t>(setup.batch);
-  context.n_seq_max = static_cast<std::uint32_t>(setup.sequences);
-  context.n_threads = context.n_threads_batch = setup.threads;
-  context.flash_attn_type = setup.flash;
-  context.type_k = setup.type_k;
-  context.type_v = setup.type_v;
-  context.kv_unified = setup.unified;
-  context.swa_full = setup.swa_full;
+  context.n_ctx = static_cast<std::uint32_t>(settings.context);
+  context.n_batch = context.n_ubatch = static_cast<std::uint32_t>(settings.batch);
+  context.n_seq_max = static_cast<std::uint32_t>(settings.sequences);
+  context.n_threads = context.n_threads_batch = settings.threads;
+  context.flash_attn_type = settings.flash;
+  context.type_k = settings.type_k;
+  context.type_v = settings.type_v;
+  context.kv_unified = settings.unified;
+  context.swa_full = settings.swa_full;
   s->context_ = llama_init_from_model(s->model_, context);
   return s->context_ ? std::move(s) : nullptr;
 }
 
-std::unique_ptr<Session> Session::must(const Setup& setup) {
+std::unique_ptr<Session> Session::must(const Settings& settings) {
   logged_errors();
-  auto session = open(setup);
+  auto session = open(settings);
   if (!session) {
-    ADD_FAILURE() << setup.model << " " << setup.profile << ": " << logged_errors();
+    ADD_FAILURE() << settings.model << " " << settings.profile << ": " << logged_errors();
     std::abort();
   }
   return session;
@@ -185,9 +185,7 @@ std::size_t Session::load(const std::vector<std::uint8_t>& state, llama_seq_id s
   return llama_state_seq_set_data(context_, state.data(), state.size(), seq);
 }
 
-llama_token best(const Logits& logits) {
-  return static_cast<llama_token>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
+llama_token best(const Logits& logits) { return static_cast<llama_token>(std::max_element(logits.begin(), logits.end()) - logits.begin()); }
 
 double divergence(const Logits& p, const Logits& q) {
   const auto log_sum = [](const Logits& row) {
@@ -207,8 +205,8 @@ std::vector<llama_token> prompt(const Session& session, int count) {
   unsigned state = 7;
   while (text.size() < static_cast<std::size_t>(count) * 8) {
     state = state * 1664525U + 1013904223U;
-    constexpr std::array<const char*, 12> words{"the ",   "server ", "reads ", "a file ", "and ",     "answers. ",
-                                                "When ",  "memory ", "is full, ", "old ", "requests ", "wait. "};
+    constexpr std::array<const char*, 12> words{"the ",  "server ", "reads ",    "a file ", "and ",      "answers. ",
+                                                "When ", "memory ", "is full, ", "old ",    "requests ", "wait. "};
     text += words[state >> 24 & 255U ? (state >> 20) % words.size() : 0];
   }
   auto out = session.tokens(text);

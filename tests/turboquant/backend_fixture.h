@@ -17,7 +17,7 @@ std::string random_model(const std::string& name, const std::string& arguments);
 // What llama.cpp and ggml logged as errors since the last call.
 std::string logged_errors();
 
-struct Setup {
+struct Settings {
   std::string model;
   std::string profile;  // empty: llama.cpp's own f16 cache
   int context = 512, sequences = 1, threads = 1, batch = 256;
@@ -34,9 +34,9 @@ using Logits = std::vector<float>;
 class Session {
  public:
   // Null where llama.cpp refuses; logged_errors() says why.
-  static std::unique_ptr<Session> open(const Setup& setup);
+  static std::unique_ptr<Session> open(const Settings& settings);
   // Fails the test instead.
-  static std::unique_ptr<Session> must(const Setup& setup);
+  static std::unique_ptr<Session> must(const Settings& settings);
   ~Session();
 
   std::vector<llama_token> tokens(const std::string& text) const;
