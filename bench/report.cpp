@@ -19,6 +19,7 @@ std::string number(double value, int decimals) {
 
 std::string with_range(const std::vector<double>& values, int decimals) {
   if (values.empty()) return "–";
+  if (values.size() == 1) return number(values[0], decimals);
   const auto [low, high] = std::minmax_element(values.begin(), values.end());
   return number(median(values), decimals) + " (" + number(*low, decimals) + "–" + number(*high, decimals) + ")";
 }

@@ -22,7 +22,7 @@ namespace {
 struct Shape {
   std::string arch = "llama", vocab, out, type = "f16", pooling, chat_template;
   int layers = 2, width = 64, heads = 4, kv_heads = 2, head_size = 0, ffn = 128, context = 512, experts = 4, window = 32, mtp = 0;
-  float mixing = 1;
+  float mixing = 1, key_outliers = 0;
   bool tied = false;
   unsigned long long seed = 1;
 };
@@ -187,6 +187,13 @@ std::vector<float> weights(const Shape& s, const Tensor& tensor) {
   if (tensor.name == "output.weight") scale *= 2.0F;
   if (tensor.name.find("attn_output") != std::string::npos || tensor.name.find("ffn_down") != std::string::npos) scale *= s.mixing;
   for (size_t i = 0; i < n; ++i) values[i] = (norm ? 1.0F : 0.0F) + scale * uniform(key + i);
+  // Real keys have a few channels far larger than the rest, from their bias or their norm; one in sixteen here.
+  if (s.key_outliers > 0 &&
+      (tensor.name.find("attn_k.bias") != std::string::npos || tensor.name.find("attn_k_norm.weight") != std::string::npos)) {
+    for (size_t i = 0; i < n; ++i) {
+      if (mix(key ^ (i + 1)) % 16 == 0) values[i] = uniform(key + n + i) < 0 && vector && !norm ? -s.key_outliers : s.key_outliers;
+    }
+  }
   // Mostly the token's own embedding, which comes before the hidden state: then the head sees what the first block sees.
   if (tensor.name.find("eh_proj") != std::string::npos) {
     const auto inputs = static_cast<size_t>(tensor.ne[0]);
@@ -291,6 +298,10 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--mixing", shape.mixing, "Scale of what each block adds: near 0 a token follows from the one before it alone")
       ->check(CLI::Range(0.0, 10.0))
+      ->capture_default_str();
+  app.add_option("--key-outliers", shape.key_outliers,
+                 "Size of one key channel in sixteen, by bias (qwen2) or norm (qwen3); 0 = like the others")
+      ->check(CLI::Range(0.0, 1000.0))
       ->capture_default_str();
   app.add_flag("--tied", shape.tied, "The output matrix is the embedding matrix");
   app.add_option("--seed", shape.seed, "Same seed, same weights")->capture_default_str();
