@@ -170,6 +170,13 @@ std::vector<std::vector<Unit>> Braces::expand(const std::vector<Unit>& units) {
   return {units};
 }
 
+// Length of `NAME=` at the start of a word; 0 when there is none.
+std::size_t assignment_length(std::string_view text) {
+  if (text.empty() || !is_name_start(text[0])) return 0;
+  const std::size_t end = std::find_if_not(text.begin(), text.end(), is_name) - text.begin();
+  return end < text.size() && text[end] == '=' ? end + 1 : 0;
+}
+
 // Escapes what a pattern would take for more than itself.
 std::string as_pattern(std::string_view text) {
   std::string out;
@@ -402,7 +409,29 @@ std::string Interpreter::tilde(std::string_view prefix, bool& exact) const {
   }
   if (prefix == action_.where.user) return action_.where.home;
   if (prefix == "root") return "/root";
+  exact = false;  // stays as it is when there is no such user
   return "/home/" + std::string(prefix);
+}
+
+// The tilde prefix at the start and, in assignments, behind each colon. A quoted or expanded rest of the name (`ends` false) makes it none.
+std::string Interpreter::tildes(std::string_view text, bool ends, bool colons, bool& exact) const {
+  std::string out;
+  std::size_t at = 0;
+  while (at <= text.size()) {
+    const std::size_t stop = colons ? std::min(text.find(':', at), text.size()) : text.size();
+    const std::string_view part = text.substr(at, stop - at);
+    const std::size_t name = std::min(part.find('/'), part.size());
+    if (part.starts_with('~') && (name < part.size() || stop < text.size() || ends)) {
+      out += tilde(part.substr(1, name - 1), exact);
+      out += part.substr(name);
+    } else {
+      out += part;
+    }
+    if (stop >= text.size()) break;
+    out += ':';
+    at = stop + 1;
+  }
+  return out;
 }
 
 Value Interpreter::command_output(const Atom& atom, const Setting& setting) {
@@ -467,7 +496,8 @@ std::vector<Value> Interpreter::values_of(std::string_view name, bool& is_set) {
   return {Value::unknown()};  // of the environment
 }
 
-std::vector<Value> Interpreter::parameter(std::string_view body, bool quoted, const Setting& setting, bool& separate) {
+std::vector<Value> Interpreter::parameter(std::string_view body, bool quoted, const Setting& setting, bool& separate,
+                                          std::optional<WordSyntax>* instead) {
   separate = false;
   if (body.empty()) return {Value::unknown()};
   if (body.size() > longest_value) return {Value::unknown()};
@@ -599,6 +629,13 @@ std::vector<Value> Interpreter::parameter(std::string_view body, bool quoted, co
     const std::string_view other = rest.substr(colon ? 2 : 1);
     const bool absent = !is_set || (colon && null);
     // A variable of the environment may be set or not: the word is what stands in the text, so it counts as the likelier reading, but inexact.
+    // Unquoted, the word keeps its own quotes and is split where it has none.
+    if (instead != nullptr && !quoted && operation != '?' && operation != '=' && known && absent == (operation != '+')) {
+      if (auto word = scan_fragment(other, false, store_, counted_, setting.depth); word.ok()) {
+        *instead = std::move(*word);
+        return {};
+      }
+    }
     if (operation == '+') {
       if (absent) return {Value{}};
       Value value = expand_fragment(other, quoted, setting);
@@ -783,9 +820,8 @@ Value Interpreter::expand_value(const WordSyntax& word, const Setting& setting, 
       case Atom::Kind::literal: {
         std::string text = atom.text;
         Value piece;
-        if (first && !atom.quoted && !text.empty() && text[0] == '~') {
-          const std::size_t end = std::min(text.find('/'), text.size());
-          piece.text = tilde(std::string_view(text).substr(1, end - 1), piece.exact) + text.substr(end);
+        if (!atom.quoted && !pattern) {
+          piece.text = first ? tildes(text, word.atoms.size() == 1, true, piece.exact) : std::move(text);
         } else {
           piece.text = pattern && atom.quoted ? as_pattern(text) : std::move(text);
         }
@@ -869,62 +905,68 @@ void Interpreter::fields_of(const std::vector<Atom>& atoms, const Setting& setti
   };
 
   bool first = true;
-  for (const Atom& atom : atoms) {
-    switch (atom.kind) {
-      case Atom::Kind::literal: {
-        Value piece{.text = atom.text};
-        if (!atom.quoted) {
-          piece.glob = has_glob_bytes(piece.text);
-          if (first && piece.text[0] == '~') {
-            const std::size_t end = std::min(piece.text.find('/'), piece.text.size());
-            // A quoted or expanded rest of the name makes it no tilde prefix.
-            if (end < piece.text.size() || atoms.size() == 1)
-              piece.text = tilde(std::string_view(piece.text).substr(1, end - 1), piece.exact) + piece.text.substr(end);
+  const auto process = [&](const auto& self, const std::vector<Atom>& list, bool spliced) -> void {
+    for (const Atom& atom : list) {
+      switch (atom.kind) {
+        case Atom::Kind::literal: {
+          Value piece{.text = atom.text};
+          if (!atom.quoted) {
+            piece.glob = has_glob_bytes(piece.text);
+            if (first && !spliced) {
+              const std::size_t equals = assignment_length(piece.text);
+              piece.text = piece.text.substr(0, equals) +
+                           tildes(std::string_view(piece.text).substr(equals), list.size() == 1, equals > 0, piece.exact);
+            }
           }
-        }
-        add(piece, atom.quoted);
-        break;
-      }
-      case Atom::Kind::parameter: {
-        bool separate = false;
-        const auto values = parameter(atom.text, atom.quoted, setting, separate);
-        if (atom.quoted && !separate) {
-          add(values.empty() ? Value{} : values[0], true);
-        } else if (atom.quoted) {
-          for (std::size_t i = 0; i < values.size(); ++i) {
-            if (i > 0) finish();
-            add(values[i], true);
+          if (spliced && !atom.quoted) {
+            split(piece);
+          } else {
+            add(piece, atom.quoted);
           }
-          field.quoted = true;
-        } else {
-          for (std::size_t i = 0; i < values.size(); ++i) {
-            if (i > 0) finish();
-            split(values[i]);
+          break;
+        }
+        case Atom::Kind::parameter: {
+          bool separate = false;
+          std::optional<WordSyntax> instead;
+          const auto values = parameter(atom.text, atom.quoted, setting, separate, &instead);
+          if (instead) {
+            self(self, instead->atoms, true);
+          } else if (atom.quoted && !separate) {
+            add(values.empty() ? Value{} : values[0], true);
+          } else if (atom.quoted) {
+            for (std::size_t i = 0; i < values.size(); ++i) {
+              if (i > 0) finish();
+              add(values[i], true);
+            }
+            field.quoted = true;
+          } else {
+            for (std::size_t i = 0; i < values.size(); ++i) {
+              if (i > 0) finish();
+              split(values[i]);
+            }
           }
+          break;
         }
-        break;
-      }
-      case Atom::Kind::arithmetic: {
-        const auto number = arithmetic(atom.text, setting);
-        add(number ? Value{.text = std::to_string(*number)} : Value::unknown(), atom.quoted);
-        break;
-      }
-      case Atom::Kind::command: {
-        const Value value = command_output(atom, setting);
-        if (atom.quoted) {
-          add(value, true);
-        } else {
-          split(value);
+        case Atom::Kind::arithmetic: {
+          const auto number = arithmetic(atom.text, setting);
+          add(number ? Value{.text = std::to_string(*number)} : Value::unknown(), atom.quoted);
+          break;
         }
-        break;
+        case Atom::Kind::command: {
+          const Value value = command_output(atom, setting);
+          if (atom.quoted) {
+            add(value, true);
+          } else {
+            split(value);
+          }
+          break;
+        }
+        case Atom::Kind::process: add(command_output(atom, setting), true); break;
       }
-      case Atom::Kind::process: {
-        add(command_output(atom, setting), true);
-        break;
-      }
+      first = false;
     }
-    first = false;
-  }
+  };
+  process(process, atoms, false);
   finish();
 }
 
@@ -956,6 +998,8 @@ std::vector<Word> Interpreter::expand(const WordSyntax& word, const Setting& set
     for (const Unit& unit : one) {
       if (unit.atom != nullptr) {
         atoms.push_back(*unit.atom);
+      } else if (!atoms.empty() && atoms.back().bare && is_name(unit.c)) {
+        atoms.back().text += unit.c;  // braces come first: $x{1,2} is $x1 $x2
       } else if (!atoms.empty() && atoms.back().kind == Atom::Kind::literal && !atoms.back().quoted) {
         atoms.back().text += unit.c;
       } else {

@@ -12,7 +12,8 @@ extern "C" const TSLanguage* tree_sitter_bash(void);
 namespace hearth::safety {
 namespace {
 
-constexpr std::uint64_t longest_parse_us = 500'000;
+// Whole seconds: libtree-sitter 0.20 adds a fraction without carrying it over, and then gives up whenever a second ends.
+constexpr std::uint64_t longest_parse_us = 1'000'000;
 
 struct ParserDeleter {
   void operator()(TSParser* parser) const { ts_parser_delete(parser); }
