@@ -82,8 +82,8 @@ struct ThreadMemory {
     low = arena.take<std::uint8_t>(kRows * kTile);
     rescale = arena.take<float>(kRows);
     weight_step = arena.take<float>(kRows);
-    key_tile = arena.take<std::uint8_t>(2 * kTile * dim_k);
-    value_tile = arena.take<std::uint8_t>(2 * kTile * dim_v);
+    key_tile = arena.take<std::uint8_t>(tile_bytes(plan.dim_k));
+    value_tile = arena.take<std::uint8_t>(tile_bytes(plan.dim_v));
     key_scale = arena.take<float>(kTile);
     value_scale = arena.take<float>(kTile);
     max = arena.take<float>(kRows);

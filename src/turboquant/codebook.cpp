@@ -66,16 +66,17 @@ Codebook lloyd_max(int bits, int dim) {
   const Marginal f(dim);
   // By symmetry the positive half is enough: cells [t0 = 0, t1), [t1, t2) … [t(n−1), end).
   const std::size_t n = std::size_t{1} << (bits - 1);
-  // The best density of centroids is ∝ f^(1/3), a normal density √3 times as wide; start there.
+  // Start at the quantiles of the best density of centroids, which is ∝ f^(1/3).
   std::vector<double> c(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    const double wanted = 0.5 + (static_cast<double>(i) + 0.5) / (2.0 * static_cast<double>(n));
-    double low = 0, high = f.end();
-    for (int round = 0; round < 50; ++round) {
-      const double middle = (low + high) / 2;
-      (0.5 * std::erfc(-middle / std::sqrt(6.0)) < wanted ? low : high) = middle;
-    }
-    c[i] = low;
+  constexpr int grid = 2048;
+  std::array<double, grid + 1> cumulated{};
+  const double width = std::min(f.end(), 12.0) / grid;
+  for (int i = 0; i < grid; ++i)
+    cumulated[static_cast<std::size_t>(i + 1)] = cumulated[static_cast<std::size_t>(i)] + std::cbrt(f.density((i + 0.5) * width));
+  for (std::size_t i = 0, at = 0; i < n; ++i) {
+    const double wanted = (static_cast<double>(i) + 0.5) / static_cast<double>(n) * cumulated[grid];
+    while (cumulated[at + 1] < wanted) ++at;
+    c[i] = (static_cast<double>(at) + (wanted - cumulated[at]) / (cumulated[at + 1] - cumulated[at])) * width;
   }
   const auto lower_edge = [&](std::size_t i) { return i == 0 ? 0.0 : (c[i - 1] + c[i]) / 2; };
   const auto upper_edge = [&](std::size_t i) { return i + 1 == n ? f.end() : (c[i] + c[i + 1]) / 2; };

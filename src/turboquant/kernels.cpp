@@ -1,6 +1,5 @@
 #include "turboquant/kernels.h"
 
-#include <limits>
 #include <vector>
 
 #include "turboquant/codebook.h"
@@ -15,7 +14,10 @@ Tables::Tables(VectorFormat shape, const Codebook& book)
     level[i] = static_cast<float>(value);
     high[i] = static_cast<std::int8_t>(planes == 1 ? value : value >> 7);
     low[i] = static_cast<std::int8_t>(planes == 1 ? 0 : value & 127);
-    threshold[i] = i + 1 < codes ? static_cast<float>(book.thresholds[i]) : std::numeric_limits<float>::infinity();
+  }
+  for (std::size_t first = 1; first < codes; first *= 2) {
+    const std::size_t span = codes / first;  // codes below a node of this depth
+    for (std::size_t i = 0; i < first; ++i) search[first + i] = static_cast<float>(book.thresholds[i * span + span / 2 - 1]);
   }
 }
 

@@ -32,7 +32,8 @@ struct Tables {
   alignas(64) std::array<std::int8_t, 256> high{};  // the level, or its high part
   alignas(64) std::array<std::int8_t, 256> low{};
   alignas(64) std::array<float, 256> level{};
-  alignas(64) std::array<float, 256> threshold{};  // [i]: between codes i and i + 1; +∞ from 2^bits − 1 on
+  // The thresholds as a binary search tree: from n = 1, `bits` times n = 2n + (z > search[n]); then n − 2^bits is the code.
+  alignas(64) std::array<float, 256> search{};
 };
 
 // One query row on one tile.
@@ -69,8 +70,8 @@ struct Kernels {
   void (*to_half)(const float* x, int n, std::uint16_t* half);
   void (*from_half)(const std::uint16_t* half, int n, float* x);
 
-  // `count` records `stride` bytes apart, 1–64, as a tile of levels, in an order of the set's own, `planes`·padded_dim·64 bytes at a multiple of 64; and their scales.
-  // Nothing outside the records is read. Tokens from `count` on get valid but meaningless levels and scale 0.
+  // `count` records `stride` bytes apart, 1–64, as a tile of levels, in an order of the set's own; and their scales. The tile has tile_bytes() bytes, at
+  // a multiple of 64. Nothing outside the records is read. Tokens from `count` on get valid but meaningless levels and scale 0.
   void (*unpack_keys)(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale);
   void (*unpack_values)(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale);
   // out[r][t] = Σ_i q[r][i]·level[t][i] for a tile of keys, r < rows. `query_planes` × rows × padded_dim bytes, high plane first;
@@ -83,6 +84,8 @@ struct Kernels {
   void (*accumulate)(const Tables& tables, const std::uint8_t* high, const std::uint8_t* low, int rows, const std::uint8_t* tile,
                      const float* rescale, const float* weight_step, float* sum);
 };
+
+inline constexpr std::size_t tile_bytes(int padded_dim) { return std::size_t{4} * kTile * static_cast<std::size_t>(padded_dim) + 64; }
 
 // The sets this machine can run, slowest first; the first is "portable".
 std::span<const Kernels* const> available_kernels();

@@ -419,36 +419,40 @@ float sum_of_squares(const float* x, int n) {
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
 }
 
-// Finds codes by halving; the first four steps look thresholds up in a register, further ones in memory.
-struct Search {
-  int bits, fine_bits;
-  __m512 coarse;
-  const float* threshold;
+// table[i], i < 16·parts (a power of two); junk above is ignored.
+template <int parts>
+INLINE __m512 look_up(const __m512* table, __m512i i) {
+  if constexpr (parts == 1) {
+    return _mm512_permutexvar_ps(i, table[0]);
+  } else if constexpr (parts == 2) {
+    return _mm512_permutex2var_ps(table[0], i, table[1]);
+  } else {
+    const __mmask16 upper = _mm512_test_epi32_mask(i, _mm512_set1_epi32(8 * parts));
+    return _mm512_mask_blend_ps(upper, look_up<parts / 2>(table, i), look_up<parts / 2>(table + parts / 2, i));
+  }
+}
 
-  INLINE explicit Search(const Tables& tables)
-      : bits(tables.format.bits),
-        fine_bits(bits > 4 ? bits - 4 : 0),
-        coarse(_mm512_load_ps(tables.threshold.data())),
-        threshold(tables.threshold.data()) {
-    if (fine_bits > 0) {  // every 2^fine_bits-th threshold
-      const __m512i index = _mm512_setr_epi32(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
-      coarse =
-          _mm512_i32gather_ps(_mm512_sub_epi32(_mm512_sll_epi32(index, _mm_cvtsi32_si128(fine_bits)), _mm512_set1_epi32(1)), threshold, 4);
+// The search tree in registers: a level of it is a table that the low bits of the node index.
+template <int bits>
+struct Search {
+  __m512 table[bits <= 4 ? 1 : 1 << (bits - 4)];
+
+  INLINE explicit Search(const Tables& tables) {
+    int i = 0;
+    for (__m512& t : table) t = _mm512_load_ps(tables.search.data() + 16 * i++);
+  }
+  template <int depth>
+  INLINE __m512i step(__m512i node, __m512 z) const {
+    if constexpr (depth == bits) {
+      return _mm512_sub_epi32(node, _mm512_set1_epi32(1 << bits));
+    } else {
+      constexpr int first = depth <= 3 ? 0 : 1 << (depth - 4), parts = depth <= 4 ? 1 : 1 << (depth - 4);
+      const __mmask16 above = _mm512_cmp_ps_mask(z, look_up<parts>(table + first, node), _CMP_GT_OQ);
+      const __m512i twice = _mm512_add_epi32(node, node);
+      return step<depth + 1>(_mm512_mask_add_epi32(twice, above, twice, _mm512_set1_epi32(1)), z);
     }
   }
-  INLINE __m512i operator()(__m512 z) const {
-    __m512i code = _mm512_setzero_si512();
-    for (int bit = 1 << (bits - fine_bits - 1); bit != 0; bit >>= 1) {
-      const __m512 t = _mm512_permutexvar_ps(_mm512_add_epi32(code, _mm512_set1_epi32(bit - 1)), coarse);
-      code = _mm512_mask_add_epi32(code, _mm512_cmp_ps_mask(z, t, _CMP_GT_OQ), code, _mm512_set1_epi32(bit));
-    }
-    code = _mm512_sll_epi32(code, _mm_cvtsi32_si128(fine_bits));
-    for (int bit = fine_bits > 0 ? 1 << (fine_bits - 1) : 0; bit != 0; bit >>= 1) {
-      const __m512 t = _mm512_i32gather_ps(_mm512_add_epi32(code, _mm512_set1_epi32(bit - 1)), threshold, 4);
-      code = _mm512_mask_add_epi32(code, _mm512_cmp_ps_mask(z, t, _CMP_GT_OQ), code, _mm512_set1_epi32(bit));
-    }
-    return code;
-  }
+  INLINE __m512i operator()(__m512 z) const { return step<0>(_mm512_set1_epi32(1), z); }
 };
 
 // The inverse of extract(), on codes in lanes of 32 bits without junk.
@@ -492,10 +496,14 @@ INLINE void pack(int bits, const __m512i* k, __m512i* p) {
   }
 }
 
-double quantise(const Tables& tables, const float* y, float factor, std::uint8_t* codes) {
-  const int dim = tables.format.dim, bits = tables.format.bits, columns = tables.columns;
-  const Search search(tables);
-  const __m512 level = _mm512_load_ps(tables.level.data());
+template <int bits>
+double quantise_of(const Tables& tables, const float* y, float factor, std::uint8_t* codes) {
+  const int dim = tables.format.dim, columns = tables.columns;
+  const Search<bits> search(tables);
+  // The codebook is symmetric: of its upper half, the sizes of all levels.
+  constexpr int half = 1 << (bits - 1), parts = half <= 16 ? 1 : half / 16;
+  __m512 level[parts];
+  for (int i = 0; i < parts; ++i) level[i] = _mm512_loadu_ps(tables.level.data() + half + 16 * i);
   __m512d squares = _mm512_setzero_pd();
   for (int column = 0; column < columns; column += 16) {
     const int width = columns - column < 16 ? columns - column : 16;
@@ -504,21 +512,24 @@ double quantise(const Tables& tables, const float* y, float factor, std::uint8_t
       const int at = o * columns + column, left = dim - at < width ? dim - at : width;
       const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : left <= 0 ? 0 : (1 << left) - 1);
       code[o] = _mm512_maskz_mov_epi32(mask, search(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, y + at), _mm512_set1_ps(factor))));
-      const __m512 value = bits <= 4 ? _mm512_permutexvar_ps(code[o], level) : _mm512_i32gather_ps(code[o], tables.level.data(), 4);
-      const __m512 square = _mm512_maskz_mul_ps(mask, value, value);
-      if (bits <= 4) {  // whole numbers below 2^24
-        squares = _mm512_add_pd(squares, _mm512_cvtps_pd(_mm256_add_ps(_mm512_castps512_ps256(square), _mm512_extractf32x8_ps(square, 1))));
-      } else {
-        const __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(value)), b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(value, 1));
-        squares = _mm512_mask_add_pd(squares, static_cast<__mmask8>(mask), squares, _mm512_mul_pd(a, a));
-        squares = _mm512_mask_add_pd(squares, static_cast<__mmask8>(mask >> 8), squares, _mm512_mul_pd(b, b));
-      }
+      const __m512i above = _mm512_sub_epi32(code[o], _mm512_set1_epi32(half));  // −1 − i for the lower half
+      const __m512i size = _mm512_xor_si512(above, _mm512_srai_epi32(above, 31));
+      const __m512 value = _mm512_maskz_mov_ps(mask, look_up<parts>(level, size));
+      const __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(value)), b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(value, 1));
+      squares = _mm512_add_pd(squares, _mm512_add_pd(_mm512_mul_pd(a, a), _mm512_mul_pd(b, b)));  // whole numbers: exact
     }
     pack(bits, code, planes);
     const auto stored = static_cast<__mmask16>(width == 16 ? 0xffff : (1 << width) - 1);
     for (int w = 0; w < bits; ++w) _mm512_mask_cvtepi32_storeu_epi8(codes + w * columns + column, stored, planes[w]);
   }
   return _mm512_reduce_add_pd(squares);
+}
+
+double quantise(const Tables& tables, const float* y, float factor, std::uint8_t* codes) {
+  using Quantise = double (*)(const Tables&, const float*, float, std::uint8_t*);
+  static constexpr Quantise of[] = {quantise_of<1>, quantise_of<2>, quantise_of<3>, quantise_of<4>,
+                                    quantise_of<5>, quantise_of<6>, quantise_of<7>, quantise_of<8>};
+  return of[tables.format.bits - 1](tables, y, factor, codes);
 }
 
 template <int bits>

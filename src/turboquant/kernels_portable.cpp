@@ -38,10 +38,9 @@ double quantise(const Tables& tables, const float* y, float factor, std::uint8_t
   double squares = 0;
   for (int i = 0; i < tables.format.dim; ++i) {
     const float z = y[i] * factor;
-    unsigned code = 0;
-    for (unsigned bit = 1U << (tables.format.bits - 1); bit != 0; bit >>= 1) {
-      if (z > tables.threshold[code + bit - 1]) code += bit;
-    }
+    unsigned node = 1;
+    for (int bit = 0; bit < tables.format.bits; ++bit) node = 2 * node + (z > tables.search[node] ? 1 : 0);
+    const unsigned code = node - (1U << tables.format.bits);
     write_code(codes, tables.columns, tables.format.bits, i / tables.columns, i % tables.columns, code);
     squares += static_cast<double>(tables.level[code]) * static_cast<double>(tables.level[code]);
   }

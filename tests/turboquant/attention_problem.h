@@ -124,7 +124,8 @@ class Problem {
           for (int t = 0; t < s.tokens; ++t) {
             const double bias = mask_value(stream, head, query, t);
             if (std::isinf(bias)) continue;
-            const std::vector<float> key = decoded(t < s.protected_keys ? k8_codec : k_codec, t < s.protected_keys ? k8_rows : k_rows, stream, t, kv_head);
+            const std::vector<float> key =
+                decoded(t < s.protected_keys ? k8_codec : k_codec, t < s.protected_keys ? k8_rows : k_rows, stream, t, kv_head);
             double dot = 0;
             for (int i = 0; i < s.dim_k; ++i) dot += static_cast<double>(x[i]) * static_cast<double>(key[u(i)]);
             dot /= std::sqrt(static_cast<double>(s.dim_k));
@@ -138,7 +139,8 @@ class Problem {
           for (int t = 0; t < s.tokens; ++t) {
             if (std::isinf(logits[u(t)])) continue;
             const double weight = std::exp(logits[u(t)] - max);
-            const std::vector<float> row = decoded(t < s.protected_values ? v8_codec : v_codec, t < s.protected_values ? v8_rows : v_rows, stream, t, kv_head);
+            const std::vector<float> row =
+                decoded(t < s.protected_values ? v8_codec : v_codec, t < s.protected_values ? v8_rows : v_rows, stream, t, kv_head);
             for (int i = 0; i < s.dim_v; ++i) value[u(i)] += weight * static_cast<double>(row[u(i)]);
             sum += weight;
           }
@@ -171,7 +173,8 @@ class Problem {
     rows.resize(n * codec.format().bytes());
     codec.encode_row(x.data(), static_cast<int>(n), rows.data());
   }
-  CompressedRows rows(const Codec& codec, const std::vector<std::uint8_t>& data, const Codec& wide, const std::vector<std::uint8_t>& wide_data, int first) const {
+  CompressedRows rows(const Codec& codec, const std::vector<std::uint8_t>& data, const Codec& wide,
+                      const std::vector<std::uint8_t>& wide_data, int first) const {
     CompressedRows r;
     const auto strides = [&](const Codec& c, std::size_t& token, std::size_t& head, std::size_t& stream) {
       head = c.format().bytes();
@@ -189,12 +192,14 @@ class Problem {
   }
   std::vector<float> decoded(const Codec& codec, const std::vector<std::uint8_t>& data, int stream, int token, int kv_head) const {
     std::vector<float> x(u(codec.format().dim));
-    codec.decode(data.data() + ((u(stream) * u(s.tokens) + u(token)) * u(s.kv_heads) + u(kv_head)) * codec.format().bytes(), x.data(), *available_kernels()[0]);
+    codec.decode(data.data() + ((u(stream) * u(s.tokens) + u(token)) * u(s.kv_heads) + u(kv_head)) * codec.format().bytes(), x.data(),
+                 *available_kernels()[0]);
     return x;
   }
   double mask_value(int stream, int head, int query, int t) const {
     if (mask.empty()) return 0;
-    const std::size_t at = ((u(stream % s.mask_streams) * u(s.mask_heads) + u(head % s.mask_heads)) * u(s.queries) + u(query)) * u(s.tokens) + u(t);
+    const std::size_t at =
+        ((u(stream % s.mask_streams) * u(s.mask_heads) + u(head % s.mask_heads)) * u(s.queries) + u(query)) * u(s.tokens) + u(t);
     const double value = half_to_float(mask[at]);
     if (s.max_bias <= 0) return value;
     // ALiBi's slopes: geometric for a power of two of heads; the rest interleaved from twice as many.
