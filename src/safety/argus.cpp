@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <deque>
+#include <iterator>
 
 #include "base/utf8.h"
 #include "safety/argus_documents.h"
@@ -21,6 +22,7 @@ using namespace argus;
 
 constexpr std::size_t least_hold_back = 64;
 constexpr std::size_t longest_held = 64 * 1024;
+constexpr std::size_t longest_joined = 16 * 1024;  // beyond it strings are put together in one way only
 constexpr std::size_t longest_text = std::size_t{1} << 31;
 
 // What every Argus of the process shares: compiled once, never changed.
@@ -146,9 +148,9 @@ class Argus::Impl {
     }
   }
 
-  // Looks at the last of `views` and all that can be unwrapped from it.
-  template <class Accept>
-  void search(std::deque<View>& views, bool arriving, std::vector<Match>& matches, Accept accept) const {
+  // Looks at the last of `views` and all that can be unwrapped from it. `found(match, span)` is told of each match, spans those of that view's text.
+  template <class Found>
+  void search(std::deque<View>& views, bool arriving, const Found& found) const {
     const std::size_t first = views.size() - 1;
     unwrap(views);
     Hits hits;
@@ -157,22 +159,22 @@ class Argus::Impl {
       detect(views[i].text, arriving, hits);
       for (auto& hit : hits) {
         if (i > first && !views[i].touches(hit.reach.begin, hit.reach.end)) continue;  // the parent has it too
-        Match match;
         std::vector<Wrapping> wrappings;
-        const Span span = views[i].in_root(hit.span, &wrappings);
-        match.begin = span.begin;
-        match.end = span.end;
-        for (const auto wrapping : wrappings) {
-          if (wrapping != Wrapping::structure && (match.decoded.empty() || match.decoded.back() != name(wrapping)))
-            match.decoded.push_back(name(wrapping));
-        }
+        const Span span = views[i].in_ancestor(hit.span, views[first], wrappings);
+        Match match;
         match.kind = hit.kind;
         match.detector = std::move(hit.detector);
         match.shown = masked(hit.kind, views[i].text.substr(hit.span.begin, hit.span.end - hit.span.begin), hit.level);
         match.level = std::move(hit.level);
         match.confidence = std::clamp(hit.confidence, 0.01, 1.0);
-        if (match.end > match.begin && accept(match)) matches.push_back(std::move(match));
+        if (span.end > span.begin) found(std::move(match), span, std::move(wrappings));
       }
+    }
+  }
+  static void name_wrappings(const std::vector<Wrapping>& wrappings, Match& match) {
+    for (const auto wrapping : wrappings) {
+      if (wrapping != Wrapping::structure && (match.decoded.empty() || match.decoded.back() != name(wrapping)))
+        match.decoded.push_back(name(wrapping));
     }
   }
 
@@ -180,30 +182,53 @@ class Argus::Impl {
     std::vector<Match> matches;
     std::deque<View> views;
     views.emplace_back().text = text.substr(0, longest_text);
-    search(views, arriving, matches, [](const Match&) { return true; });
+    search(views, arriving, [&](Match match, Span span, const std::vector<Wrapping>& wrappings) {
+      match.begin = span.begin;
+      match.end = span.end;
+      name_wrappings(wrappings, match);
+      matches.push_back(std::move(match));
+    });
     resolve(matches);
     return matches;
+  }
+
+  // Matches in the strings of `document`, read as `json` has them.
+  template <class Found>
+  void search_json(const View& document, JsonView json, const Found& found) const {
+    std::deque<View> views;
+    views.push_back(std::move(json.view));
+    const View& base = views.front();
+    views.front().text = base.storage;
+    search(views, false, [&](Match match, Span span, std::vector<Wrapping> wrappings) {
+      auto place = std::partition_point(json.places.begin(), json.places.end(), [&](const JsonPlace& p) { return p.end <= span.begin; });
+      for (; place != json.places.end() && place->begin < span.end; ++place) {
+        std::vector<Wrapping> outer;
+        const Span part = base.in_ancestor({std::max<std::size_t>(place->begin, span.begin), std::min<std::size_t>(place->end, span.end)},
+                                           document, outer);
+        if (match.parts.empty()) wrappings.insert(wrappings.begin(), outer.begin(), outer.end());
+        if (part.end > part.begin) match.parts.push_back({part.begin, part.end});
+      }
+      if (match.parts.empty()) return;
+      match.begin = match.parts.front().begin;
+      match.end = match.parts.back().end;
+      for (const auto& part : match.parts) match.begin = std::min(match.begin, part.begin), match.end = std::max(match.end, part.end);
+      name_wrappings(wrappings, match);
+      found(std::move(match));
+    });
   }
 
   std::vector<Match> scan_json(std::string_view json) const {
     std::vector<JsonString> strings;
     if (json.size() > longest_text || !read_json_strings(json, strings)) return scan(json, false);
-    const auto split = [&](Match& match) {  // over the strings it lies in
+    View document;
+    document.text = json;
+    std::vector<Match> matches;  // of single strings, in the end
+    std::vector<Match> joined;   // of several
+    search_json(document, json_lines(document, strings), [&](Match match) {
+      if (match.parts.size() > 1) return joined.push_back(std::move(match));
       match.parts.clear();
-      auto string = std::partition_point(strings.begin(), strings.end(), [&](const JsonString& s) { return s.end <= match.begin; });
-      for (; string != strings.end() && string->begin < match.end; ++string) {
-        match.parts.push_back({std::max(string->begin, match.begin), std::min(string->end, match.end)});
-      }
-    };
-    std::deque<View> views;
-    views.emplace_back().text = json;
-    const auto add = [&](Joining joining) {
-      views.push_back(json_view(views.front(), strings, joining));
-      views.back().text = views.back().storage;
-    };
-    std::vector<Match> matches;
-    add(Joining::lines);
-    search(views, false, matches, [](const Match&) { return true; });
+      matches.push_back(std::move(match));
+    });
     // A field's name may say what its value is where the text of a line would not: blanks in a password.
     for (std::size_t i = 0; options.secrets && i + 1 < strings.size(); ++i) {
       const auto &key = strings[i], &value = strings[i + 1];
@@ -219,35 +244,45 @@ class Argus::Impl {
       matches.push_back(std::move(match));
     }
     resolve(matches);
-    const std::size_t apart = matches.size();
-    // What is whole only when strings are put together. Names of keys mean nothing here, so formats alone count.
+    // What is whole only when strings are put together. Names of keys say nothing there, so formats alone count.
     if (strings.size() > 1) {
-      std::vector<Match> joined;
-      for (const auto joining : {Joining::values, Joining::strings}) {
-        add(joining);
-        search(views, false, joined, [&](Match& match) {
-          if (match.confidence < 0.85 && match.kind != Spill::document) return false;
-          if (match.kind == Spill::personal && match.detector != "iban") return false;
-          if (match.detector == "password" || match.detector == "generic_secret" || match.detector == "connection_string") return false;
-          split(match);
-          return match.parts.size() > 1;
+      const auto join = [&](bool keys, std::size_t run) {
+        search_json(document, json_joined(document, strings, keys, run), [&](Match match) {
+          if (match.parts.size() < 2 || (match.confidence < 0.6 && match.kind != Spill::document)) return;
+          if (match.kind == Spill::personal && match.detector != "iban") return;
+          if (match.kind == Spill::marking && match.confidence < 0.85) return;
+          if (match.detector == "password" || match.detector == "generic_secret" || match.detector == "connection_string") return;
+          joined.push_back(std::move(match));
         });
-      }
-      for (auto& match : joined) {
-        const auto known = [&](const Match& other) {
-          if (other.parts.empty())
-            return std::all_of(match.parts.begin(), match.parts.end(),
-                               [&](const auto& part) { return part.begin >= other.begin && part.end <= other.end; });
-          return other.begin <= match.begin && match.end <= other.end;
-        };
-        if (joining_keys_only(match, strings)) continue;
-        if (std::none_of(matches.begin(), matches.end(), known)) matches.push_back(std::move(match));
+      };
+      const bool has_keys = std::any_of(strings.begin(), strings.end(), [](const JsonString& s) { return s.key; });
+      for (const std::size_t run : {0, 2, 3, 4}) {
+        if (run > 0 && (json.size() > longest_joined || strings.size() <= run)) continue;
+        join(false, run);
+        if (has_keys && run < 3) join(true, run);
       }
     }
-    for (std::size_t i = 0; i < apart; ++i) {
-      split(matches[i]);
-      if (matches[i].parts.size() < 2) matches[i].parts.clear();
+    std::vector<Match> several;
+    for (auto& match : joined) {
+      const auto overlaps = [&match](std::size_t begin, std::size_t end) {
+        return std::any_of(match.parts.begin(), match.parts.end(),
+                           [&](const Match::Part& part) { return part.begin < end && begin < part.end; });
+      };
+      // Not what a single string has all of, nor what another way of putting them together gave.
+      const bool known = std::any_of(matches.begin(), matches.end(),
+                                     [&](const Match& other) { return overlaps(other.begin, other.end) && !stricter(match, other); }) ||
+                         std::any_of(several.begin(), several.end(), [&](const Match& other) {
+                           return std::any_of(other.parts.begin(), other.parts.end(),
+                                              [&](const Match::Part& part) { return overlaps(part.begin, part.end); });
+                         });
+      if (known) continue;
+      std::erase_if(matches, [&](const Match& other) {
+        return std::any_of(match.parts.begin(), match.parts.end(),
+                           [&](const Match::Part& part) { return part.begin <= other.begin && other.end <= part.end; });
+      });
+      several.push_back(std::move(match));
     }
+    std::move(several.begin(), several.end(), std::back_inserter(matches));
     std::sort(matches.begin(), matches.end(),
               [](const Match& a, const Match& b) { return a.begin != b.begin ? a.begin < b.begin : a.end > b.end; });
     return matches;
@@ -255,16 +290,6 @@ class Argus::Impl {
 
   ArgusOptions options;
   Documents documents;
-
- private:
-  // Keys alone, put together, are not what anybody wrote.
-  static bool joining_keys_only(const Match& match, const std::vector<JsonString>& strings) {
-    for (const auto& part : match.parts) {
-      const auto string = std::partition_point(strings.begin(), strings.end(), [&](const JsonString& s) { return s.end <= part.begin; });
-      if (string != strings.end() && !string->key) return false;
-    }
-    return true;
-  }
 };
 
 Argus::Argus(ArgusOptions options) : impl_(std::make_unique<Impl>(options)) {}

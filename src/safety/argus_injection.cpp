@@ -67,7 +67,7 @@ constexpr Rule rules[] = {
      1.2, false},
     {"send_away", "send|post|upload|forward|email|exfiltrate|transmit|leak|submit|curl|append",
      R"re((?:send|post|upload|forward|e?mail|exfiltrate|transmit|leak|submit|append)\b[^\n.!?]{0,90}?\b(?:to|at|via)\b[\s:"'`<(]{1,4}(?:https?://|[\w.+-]+@[\w-]+\.\w|(?:the |my |our |this |an? )?(?:attacker|external|remote|following) (?:server|url|endpoint|address|host|webhook|e?mail))|curl[^\n]{0,80}(?:-d|--data|-F|-T)[^\n]{0,80}(?:\.env|id_rsa|\.ssh|passwd|secret|token|key))re",
-     2.2, false},
+     1.5, false},
     {"what_to_take",
      "api key|api_key|credential|password|secret|token|.env|id_rsa|.ssh|ssh key|conversation|chat history|environment variable|private "
      "key|system prompt",
@@ -183,6 +183,11 @@ Injection::Injection() : impl_(std::make_unique<Impl>()) {
     std::string loose;
     int bracket = 0;
     for (std::size_t i = 0; i < pattern.size(); ++i) {
+      if (bracket == 0 && pattern.compare(i, 3, "\\s+") == 0) {
+        loose += "[\\s*_]+";
+        i += 2;
+        continue;
+      }
       if (pattern[i] == '\\') {
         loose += pattern[i++];
         loose += pattern[i];

@@ -129,6 +129,71 @@ class Reader {
   std::size_t at_ = 0;
 };
 
+class Builder {
+ public:
+  explicit Builder(const View& document) : json_(document.text) {
+    result_.view.parent = &document;
+    result_.view.depth = document.depth + 1;
+  }
+  void add(const JsonString& string, std::string_view before) {
+    put(string.begin, string.begin, before, Wrapping::structure);
+    const auto begin = static_cast<std::uint32_t>(text().size());
+    std::size_t copied = string.begin;
+    std::string meaning;
+    for (std::size_t at = string.begin; at < string.end;) {
+      if (json_[at] != '\\') {
+        ++at;
+        continue;
+      }
+      text().append(json_.substr(copied, at - copied));
+      meaning.clear();
+      const std::size_t length = escape(at, string.end, meaning);
+      put(at, at + length, meaning, length > 2 ? Wrapping::escape : Wrapping::structure);
+      copied = at += length;
+    }
+    text().append(json_.substr(copied, string.end - copied));
+    result_.places.push_back({begin, static_cast<std::uint32_t>(text().size())});
+  }
+  JsonView finish() { return std::move(result_); }
+
+ private:
+  std::string& text() { return result_.view.storage; }
+  void put(std::size_t begin, std::size_t end, std::string_view with, Wrapping wrapping) {
+    const auto out = static_cast<std::uint32_t>(text().size());
+    text().append(with);
+    result_.view.pieces.push_back(
+        {out, static_cast<std::uint32_t>(text().size()), static_cast<std::uint32_t>(begin), static_cast<std::uint32_t>(end), wrapping});
+  }
+  // Length of the escape at `at`, which is well-formed, and what it means.
+  std::size_t escape(std::size_t at, std::size_t end, std::string& meaning) const {
+    switch (json_[at + 1]) {
+      case 'n': meaning = "\n"; return 2;
+      case 'r': meaning = "\r"; return 2;
+      case 't': meaning = "\t"; return 2;
+      case 'b': meaning = "\b"; return 2;
+      case 'f': meaning = "\f"; return 2;
+      case 'u': break;
+      default: meaning.assign(1, json_[at + 1]); return 2;
+    }
+    const auto unit = [this](std::size_t from) {
+      char32_t value = 0;
+      for (std::size_t i = 0; i < 4; ++i) value = value * 16 + static_cast<char32_t>(hex_value(json_[from + i]));
+      return value;
+    };
+    char32_t character = unit(at + 2);
+    std::size_t length = 6;
+    if (character >= 0xD800 && character < 0xDC00 && at + 12 <= end && json_[at + 6] == '\\' && json_[at + 7] == 'u') {
+      const char32_t low = unit(at + 8);
+      if (low >= 0xDC00 && low < 0xE000) character = 0x10000 + ((character - 0xD800) << 10) + (low - 0xDC00), length = 12;
+    }
+    append_utf8(meaning, character);
+    return length;
+  }
+
+  std::string_view json_;
+  JsonView result_;
+};
+
 }  // namespace
 
 bool read_json_strings(std::string_view json, std::vector<JsonString>& strings) {
@@ -136,66 +201,27 @@ bool read_json_strings(std::string_view json, std::vector<JsonString>& strings) 
   return Reader(json, strings).document();
 }
 
-View json_view(const View& document, const std::vector<JsonString>& strings, Joining joining) {
-  View view;
-  view.parent = &document;
-  view.depth = document.depth + 1;
-  const std::string_view json = document.text;
-  std::size_t copied = 0;
-  const auto replace = [&](std::size_t begin, std::size_t end, std::string_view with, Wrapping wrapping) {
-    view.storage.append(json.substr(copied, begin - copied));
-    const auto out = static_cast<std::uint32_t>(view.storage.size());
-    view.storage.append(with);
-    view.pieces.push_back({out, static_cast<std::uint32_t>(view.storage.size()), static_cast<std::uint32_t>(begin),
-                           static_cast<std::uint32_t>(end), wrapping});
-    copied = end;
-  };
-  std::string meaning;
+JsonView json_lines(const View& document, const std::vector<JsonString>& strings) {
+  Builder builder(document);
   const char* before = "";
   for (const auto& string : strings) {
-    if (joining != Joining::lines && (string.number || (string.key && joining == Joining::values))) continue;
-    replace(copied, string.begin, before, Wrapping::structure);
-    for (std::size_t at = string.begin; at < string.end;) {
-      if (json[at] != '\\') {
-        ++at;
-        continue;
-      }
-      meaning.clear();
-      std::size_t length = 2;
-      switch (json[at + 1]) {
-        case 'n': meaning = "\n"; break;
-        case 'r': meaning = "\r"; break;
-        case 't': meaning = "\t"; break;
-        case 'b': meaning = "\b"; break;
-        case 'f': meaning = "\f"; break;
-        case 'u': {
-          const auto unit = [&](std::size_t from) {
-            char32_t value = 0;
-            for (std::size_t i = 0; i < 4; ++i) value = value * 16 + static_cast<char32_t>(hex_value(json[from + i]));
-            return value;
-          };
-          char32_t character = unit(at + 2);
-          length = 6;
-          if (character >= 0xD800 && character < 0xDC00 && at + 12 <= string.end && json[at + 6] == '\\' && json[at + 7] == 'u') {
-            const char32_t low = unit(at + 8);
-            if (low >= 0xDC00 && low < 0xE000) character = 0x10000 + ((character - 0xD800) << 10) + (low - 0xDC00), length = 12;
-          }
-          append_utf8(meaning, character);
-          break;
-        }
-        default: meaning.assign(1, json[at + 1]);
-      }
-      replace(at, at + length, meaning, length > 2 ? Wrapping::escape : Wrapping::structure);
-      at += length;
-    }
-    // Up to the closing quote, which belongs to what comes between.
-    view.storage.append(json.substr(copied, string.end - copied));
-    copied = string.end;
-    before = joining != Joining::lines ? "" : string.key ? ":\f" : "\n";
+    builder.add(string, before);
+    before = string.key ? ":\f" : "\n";
   }
-  replace(copied, json.size(), "", Wrapping::structure);
-  view.text = {};
-  return view;
+  return builder.finish();
+}
+
+JsonView json_joined(const View& document, const std::vector<JsonString>& strings, bool keys, std::size_t run) {
+  std::vector<const JsonString*> chosen;
+  for (const auto& string : strings) {
+    if (!string.number && (keys || !string.key) && string.end > string.begin) chosen.push_back(&string);
+  }
+  Builder builder(document);
+  if (run == 0 || chosen.size() <= run) run = chosen.size();
+  for (std::size_t first = 0; first + run <= chosen.size() && run > 1; ++first) {
+    for (std::size_t i = 0; i < run; ++i) builder.add(*chosen[first + i], i == 0 && first > 0 ? "\n" : "");
+  }
+  return builder.finish();
 }
 
 }  // namespace hearth::safety::argus

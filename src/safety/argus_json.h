@@ -18,8 +18,18 @@ struct JsonString {
 // All strings and numbers in order. False: not one JSON document, or nested deeper than 512 levels.
 bool read_json_strings(std::string_view json, std::vector<JsonString>& strings);
 
-enum class Joining { lines, values, strings };
-// A view of `document` with its strings as `lines`, or joined without anything between: `values` alone or all `strings`.
-View json_view(const View& document, const std::vector<JsonString>& strings, Joining joining);
+// Where a string stands in a view.
+struct JsonPlace {
+  std::uint32_t begin, end;
+};
+struct JsonView {
+  View view;  // its text views its storage once it has found its place
+  std::vector<JsonPlace> places;
+};
+// One line a field.
+JsonView json_lines(const View& document, const std::vector<JsonString>& strings);
+// All strings, or all that are not keys, put together without anything between; and again each run of `run` of them on a line of its own, so that what
+// begins a string begins a word (0: not).
+JsonView json_joined(const View& document, const std::vector<JsonString>& strings, bool keys, std::size_t run);
 
 }  // namespace hearth::safety::argus

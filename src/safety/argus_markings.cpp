@@ -212,6 +212,7 @@ struct Markings::Vocabulary {
       const bool special = phrase.starts_with("SAR-") || phrase.starts_with("SP-") || phrase.starts_with("ACCM-") ||
                            phrase.starts_with("SI-") || phrase.starts_with("TK-") || phrase.starts_with("HCS-") ||
                            phrase.starts_with("BUR-") || phrase.starts_with("RD-") || phrase.starts_with("FRD-");
+      if (special && words > 1 && !is_in_capitals(text.substr(at, end - at))) continue;  // prose follows
       if (!special && !controls.contains(phrase) && !categories.contains(phrase)) continue;
       std::size_t last = end;
       if (phrase == "REL TO" || phrase == "REL" || phrase == "DISPLAY ONLY" || phrase == "FGI" || phrase == "EYES ONLY" || phrase == "SI" ||
@@ -344,6 +345,8 @@ void Markings::look(std::string_view text, std::uint32_t id, std::size_t at, Hit
       while (to > 0 && at - to < 3 && is_blank(text[to - 1])) --to;
       std::size_t begin = to;
       while (begin > 0 && to - begin < 14 && is_letter(text[begin - 1])) --begin;
+      // A comment behind a letter is no marking: "int c // nf".
+      if (to - begin == 1 && is_lower(text[begin]) && (to < at || (end < text.size() && is_blank(text[end])))) return;
       if (begin == to || to - begin >= 14 || (begin > 0 && (is_word(text[begin - 1]) || text[begin - 1] == ':' || text[begin - 1] == '.')))
         return;
       // "TOP SECRET", "NATO SECRET": from the first word on.

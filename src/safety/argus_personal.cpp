@@ -91,8 +91,9 @@ Number read_number(std::string_view text, std::size_t at) {
     char separator = 0;
     if (next < text.size() && text[next] == ')') ++next, number.parenthesis = true, separator = ' ';
     if (next < text.size() && (text[next] == ' ' || text[next] == '-' || text[next] == '.')) separator = text[next++];
-    if (next < text.size() && text[next] == '(') ++next, number.parenthesis = true;
+    if (number.plus && next < text.size() && text[next] == '(') ++next, number.parenthesis = true;
     if (separator == 0 || next >= text.size() || !is_digit(text[next])) break;
+    if (number.separator != 0 && number.separator != separator && number.digits.size() >= 12) break;  // something else follows
     if (number.separator == 0) {
       number.separator = separator;
     } else if (number.separator != separator) {

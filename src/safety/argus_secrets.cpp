@@ -23,7 +23,8 @@ constexpr std::string_view end_of_secret = R"re((?:[\x60'"\s;,)\]}<>&|@#?]|\\[nr
 // Formats beyond those tables: looser shapes of well-known prefixes, for keys that changed their length.
 constexpr SecretRule further_rules[] = {
     {"aws_access_key_shape", R"re(\b((?:AKIA|ASIA)[A-Z0-9]{16})\b)re", "akia asia", 2.5F, 0, true, 20, false},
-    {"openai_api_key_shape", R"re(\b(sk-(?:proj-|svcacct-|admin-|or-v1-)?[A-Za-z0-9_-]{20,200}){END})re", "sk-", 3.2F, 0, true, 23, true},
+    {"openai_api_key_shape", R"re(\b(sk-(?:(?:proj|svcacct|admin|or-v1)-[A-Za-z0-9_-]{20,200}|[A-Za-z0-9]{32,64})){END})re", "sk-", 3.2F, 0,
+     true, 23, true},
     {"anthropic_api_key_shape", R"re(\b(sk-ant-[a-z0-9]{2,12}-[A-Za-z0-9_-]{20,200}){END})re", "sk-ant-", 3.0F, 0, true, 27, false},
     {"github_token_shape", R"re(\b(gh[pousr]_[A-Za-z0-9]{30,255}){END})re", "ghp_ gho_ ghu_ ghs_ ghr_", 3.0F, 0, true, 34, false},
     {"slack_token_shape", R"re(\b(xox[abeoprs]-[A-Za-z0-9-]{20,250}){END})re", "xoxa- xoxb- xoxe- xoxo- xoxp- xoxr- xoxs-", 2.5F, 0, true,

@@ -341,6 +341,23 @@ class Rewriter {
   std::size_t copied_ = 0;
 };
 
+// Asks in rising order whether places of a view are new in it: they touch something that was undone. In the root all are.
+class NewPlaces {
+ public:
+  explicit NewPlaces(const View& view) : pieces_(view.pieces), all_(std::all_of(view.pieces.begin(), view.pieces.end(), is_structure)) {}
+  bool has(std::size_t begin, std::size_t end) {
+    if (all_) return true;
+    while (next_ < pieces_.size() && (pieces_[next_].out_end <= begin || is_structure(pieces_[next_]))) ++next_;
+    return next_ < pieces_.size() && pieces_[next_].out_begin < end;
+  }
+
+ private:
+  static bool is_structure(const View::Piece& piece) { return piece.wrapping == Wrapping::structure; }
+  const std::vector<View::Piece>& pieces_;
+  std::size_t next_ = 0;
+  bool all_;
+};
+
 struct Entity {
   std::string_view name;
   std::string_view text;
@@ -483,10 +500,11 @@ bool any_special(const char* bytes) {
   return found != 0;
 }
 
-// Undoes what stands for single characters. False: nothing did.
-bool undo_characters(const View& parent, std::deque<View>& views, std::size_t& tags) {
+// Undoes what stands for single characters.
+void undo_characters(const View& parent, std::deque<View>& views, std::size_t& tags) {
   const std::string_view in = parent.text;
   Rewriter rewriter(parent);
+  NewPlaces places(parent);
   std::string meaning;
   const char* const data = in.data();
   for (std::size_t at = 0; at < in.size();) {
@@ -514,7 +532,7 @@ bool undo_characters(const View& parent, std::deque<View>& views, std::size_t& t
         const bool little = at > 0 && is_ascii_text(in[at - 1]) && (length = utf16_stretch(in, at - 1, true)) > 0;
         if (!little) length = utf16_stretch(in, at, false);
         const std::size_t begin = little ? at - 1 : at;
-        for (std::size_t i = 0; i < length; i += 2) {
+        for (std::size_t i = 0; i < length && places.has(begin, begin + length); i += 2) {
           const char letter[] = {in[begin + i + (little ? 0 : 1)]};
           rewriter.replace(begin + i, begin + i + 2, std::string_view(letter, 1), wrapping);
         }
@@ -528,7 +546,7 @@ bool undo_characters(const View& parent, std::deque<View>& views, std::size_t& t
           ++at;
           continue;
         }
-        if (character >= 0xE0000 && character <= 0xE0FFF) ++tags;
+        if (character >= 0xE0000 && character <= 0xE0FFF && places.has(at, at + n)) ++tags;
         const char plain = fold_table().look_up(character);
         if (plain == 0) {
           at += n;
@@ -543,12 +561,14 @@ bool undo_characters(const View& parent, std::deque<View>& views, std::size_t& t
       ++at;
       continue;
     }
+    if (!places.has(at, at + length)) {
+      at += length;
+      continue;
+    }
     rewriter.replace(at, at + length, meaning, wrapping);
     at += length;
   }
-  if (!rewriter.changed()) return false;
-  rewriter.finish(parent, views);
-  return true;
+  if (rewriter.changed()) rewriter.finish(parent, views);
 }
 
 // Text written in tag characters and variation selectors, which no screen shows.
@@ -604,12 +624,25 @@ std::string hex_bytes(std::string_view digits) {
   return bytes;
 }
 
-// Base64 that begins at a wrong place gives noise; that of ASCII text keeps the first character of each group of four within these.
-bool may_begin_group(char c) { return (c >= 'H' && c <= 'Z') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'D'); }
+// Base64 that begins at a wrong place gives noise; that of ASCII text, or of characters that take three bytes in UTF-8, keeps the first character of each group
+// of four within these.
+bool may_begin_group(char c) {
+  return (c >= 'H' && c <= 'Z') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'D') || (c >= '4' && c <= '7');
+}
 
-// Tries a run of base64 characters at every alignment; true when [begin, end) of it was replaced.
+// Tries a run of base64 characters at every alignment and takes the one that gives the most text; true when it was replaced.
 bool try_base64(std::string_view in, std::size_t begin, std::size_t end, Rewriter& rewriter) {
   const std::string_view run = in.substr(begin, end - begin);
+  std::string best;
+  std::size_t most = 0;
+  std::size_t upper = 0, lower = 0, digits = 0;
+  for (const char c : run) {
+    upper += c >= 'A' && c <= 'Z' ? 1 : 0;
+    lower += c >= 'a' && c <= 'z' ? 1 : 0;
+    digits += c >= '0' && c <= '9' ? 1 : 0;
+  }
+  // Letters of both cases and digits, as names of programs hardly have them: worth trying in any case.
+  const bool random = (upper * 6 >= run.size() || digits * 4 >= run.size()) && lower * 10 >= run.size() && digits * 20 >= run.size();
   for (std::size_t skip = 0; skip < 4 && run.size() >= shortest_base64 + skip; ++skip) {
     if (skip > 0) {
       std::size_t likely = 0, groups = 0, position = 0;
@@ -617,14 +650,19 @@ bool try_base64(std::string_view in, std::size_t begin, std::size_t end, Rewrite
         if (base64_value(run[i]) < 0) continue;
         if (position++ % 4 == 0) ++groups, likely += may_begin_group(run[i]) ? 1 : 0;
       }
-      if (likely * 100 < groups * 80) continue;
+      if (likely * 100 < groups * 80 && !random) continue;
     }
-    const std::string bytes = base64_bytes(run.substr(skip));
+    std::string bytes = base64_bytes(run.substr(skip));
     if (!holds_text(bytes)) continue;
-    rewriter.replace(begin + skip, end, bytes, Wrapping::base64);
-    return true;
+    const auto text = static_cast<std::size_t>(std::count_if(bytes.begin(), bytes.end(), is_ascii_text));
+    if (!best.empty() && text <= most) continue;
+    most = text;
+    best = std::move(bytes);
+    if (most == best.size()) break;
   }
-  return false;
+  if (best.empty()) return false;
+  rewriter.replace(begin, end, best, Wrapping::base64);  // what stands before the right alignment goes, so that words begin where they do
+  return true;
 }
 
 bool try_hex(std::string_view in, std::size_t begin, std::size_t end, Rewriter& rewriter) {
@@ -677,10 +715,11 @@ std::size_t hex_list_begin(std::string_view in, std::size_t at, std::size_t from
   return at;
 }
 
-// Undoes runs of base64 and hexadecimal digits. False: there were none.
-bool undo_runs(const View& parent, std::deque<View>& views) {
+// Undoes runs of base64 and hexadecimal digits.
+void undo_runs(const View& parent, std::deque<View>& views) {
   const std::string_view in = parent.text;
   Rewriter rewriter(parent);
+  NewPlaces places(parent);
   std::string bytes;
   std::size_t not_joined = 0;  // lines up to here were tried together in vain
   const auto run_end = [&in](std::size_t at) {
@@ -702,13 +741,14 @@ bool undo_runs(const View& parent, std::deque<View>& views) {
       if (end - begin > 4 || !may_be_hex_list(in, probe)) continue;
       begin = hex_list_begin(in, probe, done);
       if (const std::size_t list = hex_list(in, begin, bytes); list > 0) {
-        if (holds_text(bytes)) rewriter.replace(begin, list, bytes, Wrapping::hex);
+        if (places.has(begin, list) && holds_text(bytes)) rewriter.replace(begin, list, bytes, Wrapping::hex);
         done = list;
       }
       continue;
     }
     done = end;
-    if (end - begin >= shortest_hex) {
+    const bool is_new = places.has(begin, end);
+    if (is_new && end - begin >= shortest_hex) {
       // The longest stretch of hexadecimal digits in the run.
       std::size_t hex_begin = begin, hex_end = begin;
       for (std::size_t i = begin; i < end;) {
@@ -719,8 +759,8 @@ bool undo_runs(const View& parent, std::deque<View>& views) {
       }
       if (hex_end - hex_begin >= shortest_hex && try_hex(in, hex_begin, hex_end, rewriter)) continue;
     }
-    // Lines of one wrapped run belong together.
-    std::size_t joined = end;
+    // Lines of one wrapped run belong together; a line shorter than the one before is the last.
+    std::size_t joined = end, before_last = end, width = end - begin;
     while (begin >= not_joined && joined < in.size() && (in[joined] == '\n' || in[joined] == '\r')) {
       std::size_t next = joined;
       while (next < in.size() && (in[next] == '\n' || in[next] == '\r' || in[next] == ' ' || in[next] == '\t') && next - joined < 16)
@@ -730,22 +770,30 @@ bool undo_runs(const View& parent, std::deque<View>& views) {
           line_end > next && (line_end == in.size() || in[line_end] == '\n' || in[line_end] == '\r' || in[line_end] == '=' ||
                               in[line_end] == '"' || in[line_end] == '\'' || in[line_end] == '<' || in[line_end] == ' ');
       if (!whole_line) break;
+      before_last = joined;
       joined = line_end;
+      const bool last = line_end - next < width;
+      width = line_end - next;
+      if (last) break;
+    }
+    // The last line may be a word of the text that follows.
+    if (joined > end && width < shortest_base64) {
+      const std::string whole = base64_bytes(in.substr(begin, joined - begin));
+      const auto tail = whole.end() - static_cast<std::ptrdiff_t>(std::min<std::size_t>(whole.size(), width * 3 / 4));
+      if (std::all_of(whole.begin(), tail, is_ascii_text) && !std::all_of(tail, whole.end(), is_ascii_text)) joined = before_last;
     }
     const auto with_padding = [&in](std::size_t to) {
       for (int i = 0; i < 2 && to < in.size() && in[to] == '='; ++i) ++to;
       return to;
     };
-    if (joined > end && try_base64(in, begin, with_padding(joined), rewriter)) {
+    if (joined > end && places.has(begin, joined) && try_base64(in, begin, with_padding(joined), rewriter)) {
       done = with_padding(joined);
       continue;
     }
     not_joined = std::max(not_joined, joined);
-    if (try_base64(in, begin, with_padding(end), rewriter)) done = with_padding(end);
+    if (is_new && try_base64(in, begin, with_padding(end), rewriter)) done = with_padding(end);
   }
-  if (!rewriter.changed()) return false;
-  rewriter.finish(parent, views);
-  return true;
+  if (rewriter.changed()) rewriter.finish(parent, views);
 }
 
 }  // namespace
@@ -829,22 +877,18 @@ Span View::in_parent(Span span) const {
   return result;
 }
 
-Span View::in_root(Span span, std::vector<Wrapping>* wrappings) const {
-  const View* view = this;
+Span View::in_ancestor(Span span, const View& ancestor, std::vector<Wrapping>& wrappings) const {
   std::vector<Wrapping> inner_first;
-  while (view->parent != nullptr) {
-    if (wrappings != nullptr) {
-      auto piece = std::partition_point(view->pieces.begin(), view->pieces.end(), [&](const Piece& p) { return p.out_end <= span.begin; });
-      std::array<bool, wrapping_names.size()> seen{};
-      for (; piece != view->pieces.end() && piece->out_begin < span.end; ++piece) seen[static_cast<std::size_t>(piece->wrapping)] = true;
-      for (std::size_t i = 0; i < seen.size(); ++i) {
-        if (seen[i]) inner_first.push_back(static_cast<Wrapping>(i));
-      }
+  for (const View* view = this; view != &ancestor; view = view->parent) {
+    auto piece = std::partition_point(view->pieces.begin(), view->pieces.end(), [&](const Piece& p) { return p.out_end <= span.begin; });
+    std::array<bool, wrapping_names.size()> seen{};
+    for (; piece != view->pieces.end() && piece->out_begin < span.end; ++piece) seen[static_cast<std::size_t>(piece->wrapping)] = true;
+    for (std::size_t i = 0; i < seen.size(); ++i) {
+      if (seen[i]) inner_first.push_back(static_cast<Wrapping>(i));
     }
     span = view->in_parent(span);
-    view = view->parent;
   }
-  if (wrappings != nullptr) wrappings->insert(wrappings->end(), inner_first.rbegin(), inner_first.rend());
+  wrappings.insert(wrappings.begin(), inner_first.rbegin(), inner_first.rend());
   return span;
 }
 
@@ -853,7 +897,9 @@ void unwrap(std::deque<View>& views) {
   for (std::size_t i = first; i < views.size() && views.size() - first < static_cast<std::size_t>(max_views); ++i) {
     const View& view = views[i];
     std::size_t tags = 0;
-    if (!undo_characters(view, views, tags)) undo_runs(view, views);
+    if (view.depth - views[first].depth >= max_depth) continue;
+    undo_characters(view, views, tags);
+    undo_runs(view, views);
     if (tags >= 4) read_tags(view, views);
   }
 }

@@ -48,12 +48,13 @@ struct View {
   // Whether what was undone lies in [begin, end) of this text.
   bool touches(std::size_t begin, std::size_t end) const;
   Span in_parent(Span span) const;
-  // Span of the root's text; the wrappings undone in between are added to `wrappings`, outermost first.
-  Span in_root(Span span, std::vector<Wrapping>* wrappings = nullptr) const;
+  // Span of the text of `ancestor`; the wrappings undone in between are put before those in `wrappings`, outermost first.
+  Span in_ancestor(Span span, const View& ancestor, std::vector<Wrapping>& wrappings) const;
 };
 
-// The root and everything that can be unwrapped from it. The work is bounded: at most `max_views` texts, none longer than the one it came from.
-inline constexpr int max_views = 12;
+// The work is bounded: what was undone once is looked at in its neighbourhood only, in at most `max_views` texts, and wrappings deeper than `max_depth` stay.
+inline constexpr int max_views = 24;
+inline constexpr int max_depth = 10;  // five of base64 or hexadecimal with one of another kind around each
 // Adds what can be unwrapped from the last view, and from what that gives.
 void unwrap(std::deque<View>& views);
 
