@@ -1,6 +1,7 @@
 #include "safety/shell.h"
 
 #include <algorithm>
+#include <cctype>
 #include <utility>
 
 #include "base/utf8.h"
@@ -618,8 +619,19 @@ Outcome Interpreter::run_simple(const SimpleSyntax& simple, std::string_view sou
   setting.excerpt = source.substr(simple.begin, simple.end - simple.begin);
   Command command;
   if (simple.kind == SimpleSyntax::Kind::arithmetic) {
-    const auto number = arithmetic(simple.words[0].atoms[0].text, setting);
-    command.words = {{.text = "(("}, {.text = simple.words[0].atoms[0].text, .quoted = true}, {.text = "))"}};
+    const std::string& expression = simple.words[0].atoms[0].text;
+    const auto number = arithmetic(expression, setting);
+    if (!number) {
+      // The header of a loop, or what is not known: any name in it may have any value.
+      for (std::size_t at = 0; at < expression.size();) {
+        std::size_t end = at;
+        while (end < expression.size() && (std::isalnum(static_cast<unsigned char>(expression[end])) != 0 || expression[end] == '_')) ++end;
+        const std::string name = expression.substr(at, end - at);
+        if (!name.empty() && std::isdigit(static_cast<unsigned char>(name[0])) == 0) set(name, Value::unknown());
+        at = std::max(end, at + 1);
+      }
+    }
+    command.words = {{.text = "(("}, {.text = expression, .quoted = true}, {.text = "))"}};
     Outcome outcome = note(std::move(command), setting);
     outcome.output = "";
     if (number) outcome.status = *number != 0 ? Outcome::Status::success : Outcome::Status::failure;

@@ -142,11 +142,13 @@ class Interpreter {
   Value expand_value(const WordSyntax& word, const Setting& setting, bool pattern = false);
   Value expand_fragment(std::string_view text, bool quoted, const Setting& setting, bool pattern = false);
   void fields_of(const std::vector<Atom>& atoms, const Setting& setting, std::vector<Word>& out);
-  // `separate`: the values are fields of their own even between double quotes.
-  std::vector<Value> parameter(std::string_view body, bool quoted, const Setting& setting, bool& separate);
+  // `separate`: the values are fields of their own even between double quotes. `instead`: a default that stands for it, quotes and all.
+  std::vector<Value> parameter(std::string_view body, bool quoted, const Setting& setting, bool& separate,
+                               std::optional<WordSyntax>* instead = nullptr);
   Value command_output(const Atom& atom, const Setting& setting);
   std::optional<std::int64_t> arithmetic(std::string_view expression, const Setting& setting);
   std::string tilde(std::string_view prefix, bool& exact) const;
+  std::string tildes(std::string_view text, bool ends, bool colons, bool& exact) const;
   // The assignment that a word is; nothing when it is none.
   std::optional<Assignment> assignment(const WordSyntax& word, const Setting& setting, Variable& variable, bool& append);
 

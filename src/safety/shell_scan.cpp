@@ -423,7 +423,7 @@ void Scanner::dollar(std::vector<Atom>& atoms, bool quoted) {  // after the doll
   } else if (is_name_start(c)) {
     std::string name;
     while (is_name(peek())) name += source_[pos_++];
-    atoms.push_back({.kind = Atom::Kind::parameter, .quoted = quoted, .text = std::move(name)});
+    atoms.push_back({.kind = Atom::Kind::parameter, .quoted = quoted, .bare = true, .text = std::move(name)});
   } else if (is_digit(c) || (c != '\0' && std::string_view("@*#?-$!").find(c) != std::string_view::npos)) {
     ++pos_;
     atoms.push_back({.kind = Atom::Kind::parameter, .quoted = quoted, .text = std::string(1, c)});
@@ -651,7 +651,9 @@ SimpleSyntax Scanner::condition() {
     if (pos_ >= source_.size()) fail(opened, "the [[ opened here is never closed");
     WordSyntax word = read_word();
     if (word.begin == word.end) {  // an operator, or part of a regular expression
-      literal(word.atoms, source_[pos_++], false);
+      const char c = source_[pos_++];
+      literal(word.atoms, c, false);
+      if ((c == '&' || c == '|') && take_if(c)) literal(word.atoms, c, false);
       word.end = static_cast<std::uint32_t>(pos_);
     }
     const bool closing = word.plain() == "]]";

@@ -23,6 +23,7 @@ struct Atom {
   enum class Kind { literal, parameter, arithmetic, command, process };
   Kind kind = Kind::literal;
   bool quoted = false;                   // inside of quotes, or escaped
+  bool bare = false;                     // parameter: written $name, without braces
   std::string text;                      // literal: the bytes; parameter: what stands between the braces; arithmetic: the expression
   std::shared_ptr<const Syntax> inside;  // command, process
 };
