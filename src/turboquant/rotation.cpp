@@ -8,16 +8,6 @@
 #pragma clang fp contract(off)
 
 namespace hearth::turboquant {
-namespace {
-
-std::uint64_t splitmix64(std::uint64_t& state) {
-  std::uint64_t z = state += 0x9e3779b97f4a7c15U;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9U;
-  z = (z ^ z >> 27) * 0x94d049bb133111ebU;
-  return z ^ z >> 31;
-}
-
-}  // namespace
 
 Rotation::Rotation(int dim, std::uint64_t seed) : dim_(dim), block_(dim & -dim), blocks_(dim / block_) {
   assert(dim > 0);

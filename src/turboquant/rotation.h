@@ -13,6 +13,14 @@ namespace hearth::turboquant {
 
 struct Kernels;
 
+// Steele, Lea and Flood's generator: the next 64 bits, advancing `state`.
+inline std::uint64_t splitmix64(std::uint64_t& state) {
+  std::uint64_t z = state += 0x9e3779b97f4a7c15U;
+  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9U;
+  z = (z ^ z >> 27) * 0x94d049bb133111ebU;
+  return z ^ z >> 31;
+}
+
 class Rotation {
  public:
   Rotation(int dim, std::uint64_t seed);
