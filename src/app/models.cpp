@@ -38,7 +38,7 @@ std::string show_count(std::uint64_t n) {
 }
 
 json::object memory_json(const ModelSummary& model, std::int64_t context, std::string_view kv_type) {
-  const auto memory = catalog::estimate_memory(model, context, kv_type);
+  const auto memory = catalog::estimate_memory(model, context, kv_type, model.can_guess());
   return {{"context", context}, {"kv_type", kv_type},        {"weights", memory.weights},
           {"kv", memory.kv},    {"compute", memory.compute}, {"total", memory.total()}};
 }
@@ -49,7 +49,7 @@ json::object to_json(const ModelSummary& model, std::int64_t context) {
   json::object kv;
   json::array memory;
   for (const auto type : kv_types) {
-    kv[type] = catalog::kv_bytes_per_token(model, type);
+    kv[type] = catalog::kv_bytes_per_token(model, type, model.can_guess());
     memory.push_back(memory_json(model, context, type));
   }
   return {{"path", printable(model.files.front(), 4096)},
@@ -72,6 +72,8 @@ json::object to_json(const ModelSummary& model, std::int64_t context) {
           {"vocabulary", model.vocabulary},
           {"sliding_window", model.sliding_window},
           {"recurrent", model.recurrent},
+          {"mtp_layers", model.mtp_layers},
+          {"mtp_obstacle", model.mtp_obstacle},
           {"chat_template", model.chat_template},
           {"tool_format", model.tool_format},
           {"pooling", model.pooling},
@@ -114,6 +116,9 @@ int inspect(const ModelFlags& flags) {
   row("vocabulary", std::to_string(model->vocabulary));
   if (model->sliding_window > 0)
     row("sliding window", fmt::format("{} tokens in some layers: the figures below are upper bounds", model->sliding_window));
+  if (model->mtp_layers > 0)
+    row("MTP blocks", fmt::format("{} of the layers: {}", model->mtp_layers,
+                                  model->can_guess() ? "speculation guesses with them" : "not used, " + model->mtp_obstacle));
   row("use", !model->pooling.empty() ? model->pooling == "rank" ? "reranking" : fmt::format("embeddings ({} pooling)", model->pooling)
              : model->chat_template
                  ? fmt::format("chat{}", model->tool_format.empty() ? ", no tool calls in its template"
@@ -122,8 +127,8 @@ int inspect(const ModelFlags& flags) {
   fmt::print("\nexpected memory with a context of {} tokens (--context N for another)\n", context);
   fmt::print("  {:<8}{:>14}{:>12}{:>12}{:>16}{:>12}\n", "KV type", "KV per token", "weights", "KV", "compute (est.)", "total");
   for (const auto type : kv_types) {
-    const auto memory = catalog::estimate_memory(*model, context, type);
-    fmt::print("  {:<8}{:>14}{:>12}{:>12}{:>16}{:>12}\n", type, show_bytes(catalog::kv_bytes_per_token(*model, type)),
+    const auto memory = catalog::estimate_memory(*model, context, type, model->can_guess());
+    fmt::print("  {:<8}{:>14}{:>12}{:>12}{:>16}{:>12}\n", type, show_bytes(catalog::kv_bytes_per_token(*model, type, model->can_guess())),
                show_bytes(memory.weights), show_bytes(memory.kv), show_bytes(memory.compute), show_bytes(memory.total()));
   }
   return exit_ok;
