@@ -154,6 +154,11 @@ class Planner {
     if (!model.text("path").empty()) {
       const auto summary = read(model.text("path"));
       if (!summary) return Error{summary.error().code, place + summary.error().message, "model.path"};
+      if (kind == "worker" && model.text("speculation") == "mtp" && !summary->can_guess()) {
+        return config_error(fmt::format("{}speculation \"mtp\" needs a model with blocks for it, and {} {}. Set it to auto or lookup",
+                                        place, model.text("path"),
+                                        summary->mtp_layers == 0 ? "has none" : "cannot be used so: " + summary->mtp_obstacle));
+      }
       describe(spec, *summary, model);
     } else {
       spec.info.context = static_cast<int>(model.integer("context"));
@@ -209,7 +214,9 @@ class Planner {
   // What the model's file says.
   void describe(fleet::ModelSpec& spec, const catalog::ModelSummary& summary, const ModelConfig& model) {
     const std::int64_t context = cells(summary, model.integer("context"));
-    spec.need = catalog::estimate_memory(summary, context, model.text("kv_type"));
+    const bool own_guesses = summary.can_guess() && (model.text("speculation") == "mtp" ||
+                                                     (model.text("speculation") == "auto" && model.text("draft_model").empty()));
+    spec.need = catalog::estimate_memory(summary, context, model.text("kv_type"), own_guesses);
     spec.layers = static_cast<int>(summary.layers) + 1;
     if (model.text("path") != catalog::embedded_path) spec.files = summary.files;
     auto& info = spec.info;
