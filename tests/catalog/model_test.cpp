@@ -95,6 +95,57 @@ TEST(Model, KeyAndValueLengthsMayDiffer) {
   EXPECT_EQ(kv_bytes_per_token(summary_of(w), "f16"), 2u * 2 * (96 + 64) * 2);
 }
 
+// Two layers and a block that guesses, as the architecture has them.
+GgufWriter guessing_model(const std::string& without = {}, int declared = 1, const std::string& arch = "hy_v3") {
+  GgufWriter w;
+  w.text("general.architecture", arch);
+  w.number(arch + ".block_count", 3);
+  w.number(arch + ".nextn_predict_layers", static_cast<std::uint32_t>(declared));
+  w.number(arch + ".embedding_length", 64);
+  w.number(arch + ".attention.head_count", 2);
+  w.number(arch + ".attention.head_count_kv", 1);
+  for (const std::string name : {"blk.0.attn_norm", "blk.2.nextn.eh_proj", "blk.2.nextn.enorm", "blk.2.nextn.hnorm", "blk.2.ffn_gate",
+                                 "blk.2.ffn_up", "blk.2.ffn_down"}) {
+    if (name != without) w.tensor(name + ".weight", {32}, 0, 128);
+  }
+  return w;
+}
+
+TEST(Model, BlocksThatGuessAreFoundAndCostOnlyWhereTheyAreUsed) {
+  const auto model = summary_of(guessing_model());
+  EXPECT_EQ(model.mtp_layers, 1);
+  EXPECT_TRUE(model.can_guess()) << model.mtp_obstacle;
+  EXPECT_EQ(kv_bytes_per_token(model, "f16"), 2u * 2 * 32 * 2);
+  EXPECT_EQ(kv_bytes_per_token(model, "f16", true), 3u * 2 * 32 * 2);
+  EXPECT_GT(estimate_memory(model, 4096, "f16", true).compute, estimate_memory(model, 4096, "f16").compute);
+  EXPECT_EQ(summary_of(small_model()).mtp_layers, 0);
+  EXPECT_FALSE(summary_of(small_model()).can_guess());
+}
+
+TEST(Model, BlocksThatCannotGuessSayWhy) {
+  for (const char* name : {"blk.2.nextn.enorm", "blk.2.nextn.hnorm", "blk.2.ffn_gate", "blk.2.ffn_up", "blk.2.ffn_down"}) {
+    const auto model = summary_of(guessing_model(name));
+    EXPECT_FALSE(model.can_guess());
+    EXPECT_NE(model.mtp_obstacle.find(name), std::string::npos) << model.mtp_obstacle;
+  }
+  EXPECT_NE(summary_of(guessing_model("blk.2.nextn.eh_proj")).mtp_obstacle.find("does not hold them"), std::string::npos);
+  EXPECT_TRUE(summary_of(guessing_model({}, 1, "glm4moe")).can_guess());
+  auto turned = guessing_model({}, 1, "glm4moe");
+  turned.numbers("glm4moe.rope.dimension_sections", {8, 12, 12, 0});
+  EXPECT_NE(summary_of(turned).mtp_obstacle.find("dimensions"), std::string::npos);
+  EXPECT_NE(summary_of(guessing_model({}, 1, "llama")).mtp_obstacle.find("architecture llama"), std::string::npos);
+}
+
+TEST(Model, ImpossibleBlocksAreRefused) {
+  const auto too_many = parse_model(guessing_model({}, 4).write(), "m.gguf");
+  ASSERT_FALSE(too_many.ok());
+  EXPECT_EQ(too_many.error().code, ErrorCode::model_invalid);
+  EXPECT_NE(too_many.error().message.find("4 blocks"), std::string::npos) << too_many.error().message;
+  const auto alone = parse_model(guessing_model("blk.0.attn_norm").write(), "m.gguf");
+  ASSERT_FALSE(alone.ok());
+  EXPECT_NE(alone.error().message.find("the model they belong to"), std::string::npos) << alone.error().message;
+}
+
 TEST(Model, MemoryGrowsWithTheContext) {
   const auto model = summary_of(small_model());
   const auto small = estimate_memory(model, 1024, "f16");
