@@ -283,7 +283,7 @@ void properties(ggml_backend_dev_t dev, ggml_backend_dev_props* out) {
   out->description = device.description.c_str();
   out->type = ggml_backend_dev_type(dev);
   out->device_id = nullptr;
-  out->caps = {};
+  out->caps = {.mmap_support = out->caps.mmap_support};
 }
 
 const ggml_backend_device_i device_calls{
