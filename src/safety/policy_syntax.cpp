@@ -120,14 +120,16 @@ class Lexer {
     next_.end = end;
     move_to(end);
   }
-  // '…' holds its text as it is, "…" knows \" \\ \n \r \t \u{…}.
+  // '…' holds its text as it is, over several lines if need be; "…" knows \" \\ \n \r \t \u{…}.
   void quoted(char mark) {
     const Position start = at_;
     const std::size_t begin = offset_;
     std::string out;
     std::size_t i = offset_ + 1;
     for (;; ++i) {
-      if (i >= text_.size()) throw PolicyMistake{start, fmt::format("this text has no closing {}", mark)};
+      if (i >= text_.size() || (text_[i] == '\n' && mark == '"'))
+        throw PolicyMistake{start,
+                            fmt::format("this text has no closing {}{}", mark, mark == '"' ? " in its line; \\n is a line break" : "")};
       const char c = text_[i];
       if (c == mark) break;
       if (c != '\\' || mark == '\'') {
@@ -484,6 +486,9 @@ class Reader {
   std::string new_name(const Token& token, std::string_view what) {
     const bool well =
         token.kind == Token::Kind::word && std::none_of(token.text.begin(), token.text.end(), [](char c) { return c >= 'A' && c <= 'Z'; });
+    static const Words taken = test_words();
+    if (well && std::find(taken.begin(), taken.end(), token.text) != taken.end())
+      fail(token, fmt::format("\"{}\" is a word of the language, and a {} needs a name of its own", token.text, what));
     if (!well) fail(token, fmt::format("the name of a {} is a word in lower case, like no-force-push; here is {}", what, shown(token)));
     return token.text;
   }
@@ -665,7 +670,7 @@ class Reader {
       out.texts = texts("a command");
     } else if (word == "argument") {
       out.kind = Kind::argument;
-      out.texts2.push_back(plain_name(text("the name of an argument")));
+      for (auto& one : texts("the name of an argument")) out.texts2.push_back(plain_name(one));
       const Token how = lexer_.take();
       if (how.text == "is") {
         out.texts = texts("what the argument is");

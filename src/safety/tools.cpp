@@ -100,32 +100,36 @@ std::vector<std::string> texts(const std::vector<const json::value*>& values) {
 enum class Verb { none, reads, writes, removes, sends, runs };
 
 Verb verb_of(std::string_view tool) {
+  using Words = std::initializer_list<std::string_view>;
+  static constexpr Words reads{
+      "get",       "list",     "search",   "read",    "lookup",    "find",    "query",   "describe",  "show",    "view",      "check",
+      "count",     "weather",  "status",   "info",    "help",      "calc",    "compute", "calculate", "convert", "translate", "summarize",
+      "summarise", "fetch",    "retrieve", "load",    "inspect",   "explain", "analyze", "analyse",   "compare", "detect",    "classify",
+      "validate",  "verify",   "resolve",  "suggest", "recommend", "browse",  "stat",    "stats",     "history", "forecast",  "recall",
+      "ask",       "estimate", "parse",    "format",  "lint",      "preview", "print",   "time",      "date",    "version",   "ping",
+      "is",        "has",      "exists",   "diff",    "log",       "tree",    "select",  "generate",  "random",  "echo"};
+  // Words that are verbs wherever they stand; others ("order", "message", "script") are often what a tool reads.
+  static constexpr Words runs{"run", "exec", "execute", "eval", "evaluate", "spawn", "invoke", "launch", "subprocess"};
+  static constexpr Words removes{"delete", "remove", "drop", "destroy", "purge", "clear",     "wipe",  "truncate",
+                                 "unlink", "erase",  "rm",   "rmdir",   "kill",  "terminate", "reset", "revoke"};
+  static constexpr Words sends{"send", "publish", "notify", "upload", "submit", "pay", "buy", "deploy"};
+  static constexpr Words writes{"write", "create", "save", "edit", "update", "append", "insert", "modify", "upsert", "rename", "mkdir"};
+  static constexpr Words other_runs{"shell", "bash", "terminal", "command", "script", "system"};
+  static constexpr Words other_sends{"post",  "email", "mail",   "share", "message", "tweet", "transfer",
+                                     "order", "book",  "invite", "push",  "export",  "reply", "forward"};
+  static constexpr Words other_writes{"put",     "set",     "replace", "move",  "copy",    "patch",     "add",    "install",
+                                      "enable",  "disable", "start",   "stop",  "restart", "grant",     "assign", "merge",
+                                      "approve", "close",   "cancel",  "apply", "import",  "configure", "change", "commit"};
   const auto words = words_of(own_name(tool));
-  const auto any = [&words](std::initializer_list<std::string_view> verbs) {
+  const auto any = [&words](const Words& verbs) {
     return std::any_of(words.begin(), words.end(), [&](const auto& word) { return one_of(word, verbs); });
   };
-  if (any({"run", "exec", "execute", "eval", "evaluate", "shell", "bash", "terminal", "spawn", "invoke", "launch", "command", "script",
-           "system", "subprocess"}))
-    return Verb::runs;
-  if (any({"delete", "remove", "drop", "destroy", "purge", "clear", "wipe", "truncate", "unlink", "erase", "rm", "rmdir", "kill",
-           "terminate", "reset", "revoke"}))
-    return Verb::removes;
-  if (any({"send",     "post", "publish", "email", "mail", "notify", "upload", "share",  "submit", "message", "tweet",
-           "transfer", "pay",  "buy",     "order", "book", "invite", "push",   "deploy", "export", "reply",   "forward"}))
-    return Verb::sends;
-  if (any({"write",  "create",  "save",  "edit",   "update",  "append", "put",       "set",    "insert", "modify",  "replace", "move",
-           "rename", "copy",    "patch", "add",    "install", "enable", "disable",   "start",  "stop",   "restart", "grant",   "assign",
-           "merge",  "approve", "close", "cancel", "apply",   "import", "configure", "change", "upsert", "mkdir",   "commit"}))
-    return Verb::writes;
-  if (any({"get",       "list",      "search",    "read",     "lookup",   "find",     "query",   "describe",  "show",      "view",
-           "check",     "count",     "weather",   "status",   "info",     "help",     "calc",    "compute",   "calculate", "convert",
-           "translate", "summarize", "summarise", "fetch",    "retrieve", "load",     "inspect", "explain",   "analyze",   "analyse",
-           "compare",   "detect",    "classify",  "validate", "verify",   "resolve",  "suggest", "recommend", "browse",    "stat",
-           "stats",     "history",   "forecast",  "recall",   "ask",      "estimate", "parse",   "format",    "lint",      "preview",
-           "print",     "time",      "date",      "version",  "ping",     "is",       "has",     "exists",    "diff",      "log",
-           "tree",      "select",    "generate",  "random",   "echo"}))
-    return Verb::reads;
-  return Verb::none;
+  const bool reads_first = !words.empty() && one_of(words.front(), reads);
+  if (any(runs) || (!reads_first && any(other_runs))) return Verb::runs;
+  if (any(removes)) return Verb::removes;
+  if (any(sends) || (!reads_first && any(other_sends))) return Verb::sends;
+  if (any(writes) || (!reads_first && any(other_writes))) return Verb::writes;
+  return any(reads) ? Verb::reads : Verb::none;
 }
 
 // Names of arguments that carry prose: what they say is no command.
@@ -328,9 +332,9 @@ class Assessor {
       lines += word + "\n";
       sentences = sentences || word.find(' ') != std::string::npos;
     }
-    const bool many = name.ends_with("s") && sentences;  // "commands": ["cd x", "make"]
+    // "commands": ["cd x", "make"] are commands; ["grep", "-r", "rm -rf /"] is one.
+    const bool many = sentences && (name.ends_with("s") || words.front().find(' ') != std::string::npos);
     shell(many ? lines : joined, prefix, true, false);
-    if (sentences) shell(many ? joined : lines, prefix, false, true);
   }
   void shell_value(const json::value& value, const std::string& name, std::string_view prefix) {
     if (value.is_string()) {
@@ -533,7 +537,7 @@ class Assessor {
       if (removes) flags.emplace_back(words.size() > 1 && words[1] == "tag" ? "-d" : "-D");
       words.insert(words.end(), flags.begin(), flags.end());
     }
-    std::vector<std::string> last;  // a container's own command
+    std::vector<std::string> places, last;  // what stands behind all options; a container's own command
     for (const auto& [key, value] : uses.words) {
       const std::string plain = plain_name(key);
       if (plain == "command" || plain == "cmd" || is_arguments(plain)) {
@@ -576,9 +580,10 @@ class Assessor {
         continue;
       } else {
         const auto list = texts({value});
-        words.insert(words.end(), list.begin(), list.end());
+        places.insert(places.end(), list.begin(), list.end());
       }
     }
+    words.insert(words.end(), places.begin(), places.end());
     words.insert(words.end(), last.begin(), last.end());
     std::string excerpt;
     for (const auto& word : words) excerpt += (excerpt.empty() ? "" : " ") + word;
@@ -808,11 +813,13 @@ class Assessor {
       const auto& list = value.get_array();
       const bool strings = !list.empty() && std::all_of(list.begin(), list.end(), [](const auto& item) { return item.is_string(); });
       if (strings && !is_prose(plain)) {
+        if ((is_shell_name(plain) || hints.shell || verb == Verb::runs) && !only_danger) {
+          shell_list(list, plain, "");
+          return true;
+        }
         std::string joined;
         for (const auto& item : list) joined += (joined.empty() ? "" : " ") + list_word(view(item.get_string()));
-        const bool surely = is_shell_name(plain) || hints.shell || verb == Verb::runs;
-        shell(joined, "", false, only_danger || !surely);
-        if (surely) return true;
+        shell(joined, "", false, true);
       }
       bool all = true;
       for (const auto& item : list) all = sniff(key, item, verb, hints, only_danger, level + 1) && all;

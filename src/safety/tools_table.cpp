@@ -43,7 +43,7 @@ constexpr std::array rows{
     Row{"git?*",
         "cwd repopath repo repository path workdir directory projectpath:folder message commitmessage title body description:data *:words",
         "", "git"},
-    Row{"kubectl?* k8s?* kubernetes?*", "command args:words manifest yaml content description:data *:words", "", "kubectl"},
+    Row{"kubectl?* k8s?* kubernetes?*", "command args:words manifest yaml content:content description:data *:words", "", "kubectl"},
     Row{"docker?*", "description:data *:words", "", "docker"},
     Row{"github?* gitlab?* gitea?* gitingest?* dockerhub?*", ""},
 
