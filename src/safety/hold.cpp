@@ -330,7 +330,9 @@ class State : public std::enable_shared_from_this<State> {
 
   // From here on events are said, not frames.
   void take_over() {
-    if (!std::exchange(passing, false)) return;
+    if (!passing) return;
+    while (!frames.empty() && may_pass(frames.front())) pass();
+    passing = false;
     raw_bytes = 0;
     for (auto& held : std::exchange(frames, {})) place_all(held);
   }
@@ -346,7 +348,7 @@ class State : public std::enable_shared_from_this<State> {
   // ---- what goes out
 
   void drain() {
-    while (passing && !frames.empty() && may_pass(frames.front())) pass();
+    while (!frames.empty() && may_pass(frames.front())) pass();
     for (auto& [choice, lane] : lanes) {
       while (!lane.queue.empty() && (lane.queue.front().call == nullptr || !lane.queue.front().call->waits())) {
         Entry entry = std::move(lane.queue.front());
@@ -361,8 +363,9 @@ class State : public std::enable_shared_from_this<State> {
   }
 
   static bool may_pass(const Frame& frame) {
-    return std::all_of(frame.entries.begin(), frame.entries.end(),
-                       [](const Entry& entry) { return entry.call == nullptr || entry.call->state == Call::State::released; });
+    return std::all_of(frame.entries.begin(), frame.entries.end(), [](const Entry& entry) {
+      return entry.call == nullptr || (entry.call->state == Call::State::released && entry.call->ruling.arguments.empty());
+    });
   }
   void pass() {
     Frame frame = std::move(frames.front());
@@ -473,8 +476,8 @@ class State : public std::enable_shared_from_this<State> {
     explanation = inner->explanation();
     inner_decisions = explanation.decisions.size();
     std::string says = word;
-    if (released > 0) says += "; released=" + std::to_string(released);
-    if (refused > 0) says += "; refused=" + std::to_string(refused);
+    if (released > 0) says += " released=" + std::to_string(released);
+    if (refused > 0) says += " refused=" + std::to_string(refused);
     explanation.add("safety", std::move(says));
   }
 
