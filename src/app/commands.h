@@ -2,6 +2,7 @@
 // callback stores the process's exit code: 0 done, 1 failed or something is wrong, 2 wrong usage.
 #pragma once
 
+#include <filesystem>
 #include <map>
 #include <string>
 #include <string_view>
@@ -25,6 +26,9 @@ void add_ps(CLI::App& program, int& exit_code);
 void add_load(CLI::App& program, int& exit_code);
 void add_unload(CLI::App& program, int& exit_code);
 void add_models(CLI::App& program, int& exit_code);
+void add_approvals(CLI::App& program, int& exit_code);
+void add_audit(CLI::App& program, int& exit_code);
+void add_policy(CLI::App& program, int& exit_code);
 void add_doctor(CLI::App& program, int& exit_code);
 void add_version(CLI::App& program, int& exit_code);
 void add_completion(CLI::App& program, int& exit_code);
@@ -34,6 +38,9 @@ void add_setting_flags(CLI::App& command, std::map<std::string, std::string>& fl
 
 // The whole program with all commands; `exit_code` outlives it.
 void build_program(CLI::App& program, int& exit_code);
+
+// The folder hearth may write to, as configured or where this system keeps such things. It need not exist.
+std::filesystem::path find_state_folder(const std::string& configured);
 
 // Prints "hearth: MESSAGE" on standard error; returns exit_failed.
 int fail(const Error& error);

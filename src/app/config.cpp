@@ -163,8 +163,8 @@ constexpr std::array table{
             .flag = "kv-type",
             .kind = choice,
             .fallback = "f16",
-            .help = "number format of the KV cache",
-            .choices = "f16 q8_0 q4_0",
+            .help = "number format of the KV cache; k8v4 and the like are TurboQuant profiles; `kv` for short",
+            .choices = "f16 q8_0 q4_0 k8v8 k8v4 k4v4 k4v3 k3v2",
             .worker = true},
     Setting{.key = "model.adapters",
             .flag = "adapters",
@@ -346,6 +346,102 @@ constexpr std::array table{
             .fallback = "",
             .help = "key sent to engine.url; best given as HEARTH_ENGINE_API_KEY",
             .secret = true},
+    Setting{.key = "safety.mode",
+            .flag = "safety",
+            .kind = choice,
+            .fallback = "enforce",
+            .help = "tool calls are judged before they leave: enforce; observe records verdicts and releases everything; off",
+            .choices = "enforce observe off"},
+    Setting{.key = "safety.policy",
+            .flag = "safety-policy",
+            .kind = text,
+            .fallback = "",
+            .help = "policy file; empty = the shipped one. Read again when it changes, on SIGHUP and by the admin API",
+            .path = true},
+    Setting{.key = "safety.working_folder",
+            .flag = "safety-working-folder",
+            .kind = text,
+            .fallback = "",
+            .help = "where the clients' tools work; empty = as the agent's own prompt states it"},
+    Setting{.key = "safety.writable",
+            .flag = "safety-writable",
+            .kind = list,
+            .fallback = "/tmp",
+            .help = "folders that tools may write to beside the working folder"},
+    Setting{.key = "safety.protected",
+            .flag = "safety-protected",
+            .kind = list,
+            .fallback = "",
+            .help = "globs of paths that no tool may change, beyond system folders, keys and start-up files"},
+    Setting{.key = "safety.trusted_hosts",
+            .flag = "safety-trusted-hosts",
+            .kind = list,
+            .fallback = "",
+            .help = "hosts that code may come from and data may go to, e.g. git.example.org or *.example.org"},
+    Setting{
+        .key = "safety.approval",
+        .flag = "safety-approval",
+        .kind = choice,
+        .fallback = "hold",
+        .help = "a call that needs a person: hold waits for `hearth approvals`; deny refuses it and tells the agent what would be accepted",
+        .choices = "hold deny"},
+    Setting{.key = "safety.approval_timeout",
+            .flag = "safety-approval-timeout",
+            .kind = duration,
+            .fallback = "2m",
+            .help = "nobody's word within this is a no",
+            .least = 1000,
+            .most = day_ms},
+    Setting{.key = "safety.approvers",
+            .flag = "safety-approvers",
+            .kind = list,
+            .fallback = "",
+            .help = "names of API keys that may approve held calls; empty = every key"},
+    Setting{.key = "safety.judge_timeout",
+            .flag = "safety-judge-timeout",
+            .kind = duration,
+            .fallback = "2s",
+            .help = "a call that is not judged within this is refused",
+            .least = 10,
+            .most = 60'000},
+    Setting{.key = "safety.call_bytes",
+            .flag = "safety-call-bytes",
+            .kind = bytes,
+            .fallback = "1MiB",
+            .help = "longest call that is judged; a longer one is refused",
+            .least = kib,
+            .most = 16 * mib},
+    Setting{.key = "safety.audit_arguments",
+            .flag = "safety-audit-arguments",
+            .kind = choice,
+            .fallback = "masked",
+            .help = "what the audit log keeps of a call's arguments beside their hash: a masked excerpt, nothing, or all of them",
+            .choices = "masked none full"},
+    Setting{
+        .key = "safety.results",
+        .flag = "safety-results",
+        .kind = choice,
+        .fallback = "pass",
+        .help =
+            "secrets in what tools returned, on their way to a remote model, where the policy only records: pass, or redact with stand-ins",
+        .choices = "pass redact"},
+    Setting{.key = "safety.detect",
+            .flag = "safety-detect",
+            .kind = list,
+            .fallback = "markings,secrets,personal,documents",
+            .help = "what is looked for in arguments and results",
+            .choices = "markings secrets personal documents"},
+    Setting{.key = "safety.protected_documents",
+            .flag = "safety-protected-documents",
+            .kind = list,
+            .fallback = "",
+            .help = "files whose passages must not leave; only fingerprints are kept"},
+    Setting{.key = "safety.learned",
+            .flag = "safety-learned",
+            .kind = list,
+            .fallback = "guard,trajectory",
+            .help = "the learned layers that are asked; they only tighten",
+            .choices = "guard trajectory"},
     Setting{.key = "log.level",
             .flag = "log-level",
             .kind = choice,
@@ -457,6 +553,13 @@ constexpr std::array model_table{
     own("first_token", "timeouts.first_token", ""),
     own("between_tokens", "timeouts.between_tokens", ""),
 };
+
+// The one setting with a short name.
+std::string full_name(std::string_view leaf) { return std::string(leaf == "kv" ? "kv_type" : leaf); }
+Result<void> given_twice(const toml::table& entries, std::string_view leaf) {
+  if (leaf != "kv" || !entries.contains("kv_type")) return {};
+  return Error{ErrorCode::config_invalid, "\"kv\" is short for \"kv_type\": give one of them"};
+}
 
 const Setting* find_setting(std::span<const Setting> among, std::string_view key) {
   const auto it = std::find_if(among.begin(), among.end(), [&](const Setting& s) { return s.key == key; });
@@ -732,7 +835,8 @@ class FileReader {
     if (entries == nullptr)
       return at(where, fmt::format("\"{}\" is a section: write [{}] on a line of its own, and its settings below", name, name));
     for (const auto& [leaf, value] : *entries) {
-      const std::string key = name + "." + std::string(leaf.str());
+      const std::string key = name + "." + full_name(leaf.str());
+      if (auto twice = given_twice(*entries, leaf.str()); !twice) return at(leaf.source(), twice.error().message);
       const Setting* setting = find_setting(table, key);
       if (setting == nullptr) {
         std::vector<std::string_view> here;
@@ -791,7 +895,8 @@ class FileReader {
     std::vector<std::string_view> leaves;
     for (const auto& setting : model_table) leaves.push_back(setting.key);
     for (const auto& [leaf, value] : entries) {
-      const std::string key(leaf.str());
+      const std::string key = full_name(leaf.str());
+      if (auto twice = given_twice(entries, leaf.str()); !twice) return at(leaf.source(), twice.error().message);
       const Setting* setting = find_setting(model_table, key);
       if (setting == nullptr) {
         const std::string near = nearest(key, leaves);

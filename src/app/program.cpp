@@ -32,9 +32,12 @@ void build_program(CLI::App& program, int& exit_code) {
   add_serve(program, exit_code);
   add_chat(program, exit_code);
   add_ps(program, exit_code);
+  add_approvals(program, exit_code);
+  add_audit(program, exit_code);
   add_load(program, exit_code);
   add_unload(program, exit_code);
   add_models(program, exit_code);
+  add_policy(program, exit_code);
   add_doctor(program, exit_code);
   add_version(program, exit_code);
   add_completion(program, exit_code);

@@ -35,17 +35,14 @@ struct ServeFlags {
   bool print_config = false;
 };
 
+std::string variable(const char* name) {
+  const char* value = process_environment(name);
+  return std::string(value != nullptr ? value : "");
+}
+
 // The folder hearth may write to, made if need be.
 Result<std::filesystem::path> prepare_state_folder(const std::string& configured) {
-  std::filesystem::path folder = configured;
-  const auto variable = [](const char* name) {
-    const char* value = process_environment(name);
-    return std::string(value != nullptr ? value : "");
-  };
-  if (folder.empty()) folder = variable("STATE_DIRECTORY");  // systemd
-  if (folder.empty() && !variable("XDG_STATE_HOME").empty()) folder = variable("XDG_STATE_HOME") + "/hearth";
-  if (folder.empty() && !variable("HOME").empty()) folder = variable("HOME") + "/.local/state/hearth";
-  if (folder.empty()) folder = std::filesystem::temp_directory_path() / fmt::format("hearth-{}", getuid());
+  const std::filesystem::path folder = find_state_folder(configured);
   const auto failed = [&](std::string_view reason) {
     return Error{
         ErrorCode::io,
@@ -108,6 +105,45 @@ Result<gateway::GatewayOptions> gateway_options(const Config& config, fleet::Fle
   out.drain_grace = config.duration("timeouts.drain");
   out.keep_alive = config.duration("timeouts.keep_alive");
   out.fleet = std::move(fleet);
+  return out;
+}
+
+safety::ProtectionOptions safety_options(const Config& config, const std::string& folder) {
+  const auto has = [&](std::string_view key, std::string_view word) {
+    const auto& list = config.list(key);
+    return std::find(list.begin(), list.end(), word) != list.end();
+  };
+  safety::ProtectionOptions out;
+  const auto& mode = config.text("safety.mode");
+  out.mode = mode == "off" ? safety::Mode::off : mode == "observe" ? safety::Mode::observe : safety::Mode::enforce;
+  out.folder = out.judge.state_folder = folder;
+  out.judge.policy_file = config.text("safety.policy");
+  out.judge.guard = has("safety.learned", "guard");
+  out.judge.trajectory = has("safety.learned", "trajectory");
+  out.judge.argus.markings = has("safety.detect", "markings");
+  out.judge.argus.secrets = has("safety.detect", "secrets");
+  out.judge.argus.personal = has("safety.detect", "personal");
+  out.judge.argus.documents = has("safety.detect", "documents");
+  out.judge.protected_documents = config.list("safety.protected_documents");
+  auto& where = out.judge.where;
+  where.working_folder = config.text("safety.working_folder");
+  while (where.working_folder.size() > 1 && where.working_folder.ends_with('/')) where.working_folder.pop_back();
+  if (const auto home = variable("HOME"); home.starts_with('/') && home.size() > 1) where.home = home;
+  if (const auto user = variable("USER"); !user.empty()) where.user = user;
+  where.writable_roots = config.list("safety.writable");
+  where.protected_paths = config.list("safety.protected");
+  where.trusted_hosts = config.list("safety.trusted_hosts");
+  out.ask = config.text("safety.approval") == "hold";
+  out.patience = config.duration("safety.approval_timeout");
+  out.approvers = config.list("safety.approvers");
+  out.judge_limit = config.duration("safety.judge_timeout");
+  out.limits.call_bytes = static_cast<std::size_t>(config.integer("safety.call_bytes"));
+  out.limits.choice_bytes = std::max(out.limits.choice_bytes, 2 * out.limits.call_bytes);
+  const auto& kept = config.text("safety.audit_arguments");
+  out.arguments = kept == "none"   ? safety::KeptArguments::none
+                  : kept == "full" ? safety::KeptArguments::full
+                                   : safety::KeptArguments::masked;
+  out.redact_results = config.text("safety.results") == "redact";
   return out;
 }
 
@@ -195,11 +231,17 @@ int serve(const ServeFlags& flags) {
   auto plan = plan_fleet(*config, surroundings);
   if (!plan) return fail(plan.error());
   for (const auto& warning : plan->warnings) spdlog::warn("{}", warning);
-  if (auto folder = prepare_state_folder(config->text("state.folder")); !folder) return fail(folder.error());
+  const auto folder = prepare_state_folder(config->text("state.folder"));
+  if (!folder) return fail(folder.error());
   plan->options.memory_state = memory_state;
   const auto models = plan->options.models;
   auto options = gateway_options(*config, std::move(plan->options));
   if (!options) return fail(options.error());
+  options->safety = safety_options(*config, folder->string());
+  if (options->safety.mode == safety::Mode::off)
+    spdlog::warn("SAFETY IS OFF: tool calls leave unjudged and unrecorded. safety.mode = \"enforce\" switches it on");
+  if (options->safety.mode == safety::Mode::observe)
+    spdlog::warn("safety only observes: verdicts are recorded, and every tool call is released");
   if (auto done = gateway::check_options(*options); !done) {
     Error error = done.error();
     auto with_key = *options;
@@ -225,6 +267,14 @@ int serve(const ServeFlags& flags) {
 }
 
 }  // namespace
+
+std::filesystem::path find_state_folder(const std::string& configured) {
+  if (!configured.empty()) return configured;
+  if (const auto folder = variable("STATE_DIRECTORY"); !folder.empty()) return folder;  // systemd
+  if (const auto folder = variable("XDG_STATE_HOME"); !folder.empty()) return folder + "/hearth";
+  if (const auto folder = variable("HOME"); !folder.empty()) return folder + "/.local/state/hearth";
+  return std::filesystem::temp_directory_path() / fmt::format("hearth-{}", getuid());
+}
 
 void add_serve(CLI::App& program, int& exit_code) {
   auto* command = program.add_subcommand("serve", "Serve models over the OpenAI, Anthropic and Ollama APIs until stopped");

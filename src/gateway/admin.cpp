@@ -21,6 +21,8 @@ using net::Task;
 
 constexpr std::string_view prefix = "/admin/";
 constexpr std::string_view models_prefix = "/admin/models/";
+constexpr std::string_view approvals_path = "/admin/approvals";
+constexpr std::string_view reload_path = "/admin/safety/reload";
 // A reader that lets so many events lie comes back with Last-Event-ID, as after any broken connection.
 constexpr std::size_t longest_backlog = 256;
 
@@ -78,6 +80,36 @@ void append_event(std::string& out, const fleet::ModelEvent& event) {
   net::append_sse(out, json::serialize(data), "model");
 }
 
+json::object to_json(const safety::HeldCall& call) {
+  return {{"id", call.id},
+          {"tenant", call.tenant},
+          {"model", call.model},
+          {"request", call.request_id},
+          {"tool", call.tool},
+          {"arguments", call.arguments},
+          {"layer", call.layer},
+          {"rule", call.rule},
+          {"reason", call.reason},
+          {"excerpt", call.excerpt},
+          {"since", call.since},
+          {"until", call.until}};
+}
+
+// Why an operator decided so, from the body; may be left out.
+Result<std::string> reason_of(const std::string& body) {
+  if (body.empty()) return std::string();
+  const auto document = parse_json(body);
+  if (!document.ok()) return document.error();
+  if (!document->is_object()) return invalid("the body must be a JSON object, e.g. {\"reason\": \"it is my own machine\"}");
+  for (const auto& field : document->get_object()) {
+    if (field.key() != "reason") return invalid("\"" + std::string(field.key()) + "\" is not known here; there is reason", field.key());
+  }
+  const auto* value = document->get_object().if_contains("reason");
+  if (value == nullptr || value->is_null()) return std::string();
+  if (!value->is_string() || value->get_string().size() > 2000) return invalid("reason must be a text of at most 2000 bytes", "reason");
+  return std::string(value->get_string());
+}
+
 // How long a model stays after its last request, from the body of a load.
 Result<std::optional<std::chrono::milliseconds>> keep_loaded(const std::string& body) {
   using Out = std::optional<std::chrono::milliseconds>;
@@ -125,8 +157,40 @@ std::string_view state_name(chat::ModelState state) {
 
 class Admin::Impl : public std::enable_shared_from_this<Impl> {
  public:
-  Impl(net::asio::io_context& loop, fleet::Fleet& models, std::chrono::milliseconds silence)
-      : io(loop), fleet(models), keep_alive(silence) {}
+  Impl(net::asio::io_context& loop, fleet::Fleet& models, safety::Protection& judging, std::chrono::milliseconds silence)
+      : io(loop), fleet(models), protection(judging), keep_alive(silence) {}
+
+  Task<void> list_approvals(net::Exchange& exchange, const wire::Caller& caller) {
+    json::array waiting;
+    for (const auto& call : protection.waiting()) waiting.push_back(to_json(call));
+    const json::object out{{"mode", name(protection.mode())}, {"waiting", std::move(waiting)}};
+    auto body = json::serialize(out);
+    co_await wire::respond_json(exchange, caller, std::move(body));
+  }
+
+  Task<void> decide(net::Exchange& exchange, const wire::Caller& caller, std::string id, bool approved) {
+    auto reason = reason_of(exchange.request().body);
+    auto done = reason.ok() ? protection.decide(id, approved, caller.tenant, std::move(*reason)) : Result<void>(std::move(reason).error());
+    if (!done.ok()) {
+      co_await wire::respond_error(exchange, done.error(), caller, wire::openai::encode_error);
+      co_return;
+    }
+    const json::object out{{"id", id}, {"outcome", approved ? "approved" : "refused"}};
+    auto body = json::serialize(out);
+    co_await wire::respond_json(exchange, caller, std::move(body));
+  }
+
+  Task<void> reload(net::Exchange& exchange, const wire::Caller& caller) {
+    auto done = protection.reload(caller.tenant);
+    if (!done.ok()) {
+      Error error = std::move(done).error();
+      error.code = ErrorCode::invalid_request;  // the file is the operator's, who asks
+      co_await wire::respond_error(exchange, error, caller, wire::openai::encode_error);
+      co_return;
+    }
+    std::string body = R"({"policy":"loaded"})";
+    co_await wire::respond_json(exchange, caller, std::move(body));
+  }
 
   Task<void> list(net::Exchange& exchange, const wire::Caller& caller) {
     json::array models;
@@ -176,19 +240,19 @@ class Admin::Impl : public std::enable_shared_from_this<Impl> {
       co_await wire::respond_error(exchange, after.error(), caller, wire::openai::encode_error);
       co_return;
     }
-    std::deque<fleet::ModelEvent> backlog;
-    bool gone = false, behind = false;
-    fleet::LoopEvent news(io);
-    const auto watching = fleet.watch([&](const fleet::ModelEvent& event) {
-      behind = behind || backlog.size() >= longest_backlog;
-      if (!behind) backlog.push_back(event);
-      news.notify();
+    Feed own(io);
+    auto& [news, backlog, behind] = own;
+    bool gone = false;
+    const auto watching = fleet.watch([&own](const fleet::ModelEvent& event) {
+      std::string frame;
+      append_event(frame, event);
+      own.add(std::move(frame));
     });
     exchange.on_client_gone([&] {
       gone = true;
-      news.notify();
+      own.news.notify();
     });
-    feeds.push_back(&news);
+    feeds.push_back(&own);
 
     net::Headers headers;
     headers.add("Content-Type", "text/event-stream");
@@ -210,29 +274,52 @@ class Admin::Impl : public std::enable_shared_from_this<Impl> {
       if (!sent.ok() || gone || ending || behind) break;
       if (backlog.empty()) co_await news.wait_until(Clock::system().now() + keep_alive);
       if (gone || ending) break;
-      for (const auto& event : backlog) append_event(frames, event);
+      for (const auto& frame : backlog) frames += frame;
       backlog.clear();
       if (frames.empty()) net::append_sse_comment(frames);
     }
-    std::erase(feeds, &news);
+    std::erase(feeds, &own);
     exchange.on_client_gone(nullptr);
     if (sent.ok() && !gone) { [[maybe_unused]] const auto finished = co_await exchange.finish(frames); }
   }
 
+  // One reader of the events.
+  struct Feed {
+    explicit Feed(net::asio::io_context& loop) : news(loop) {}
+    void add(std::string frame) {
+      behind = behind || backlog.size() >= longest_backlog;
+      if (!behind) backlog.push_back(std::move(frame));
+      news.notify();
+    }
+    fleet::LoopEvent news;
+    std::deque<std::string> backlog;
+    bool behind = false;
+  };
+
   net::asio::io_context& io;
   fleet::Fleet& fleet;
+  safety::Protection& protection;
   const std::chrono::milliseconds keep_alive;
-  std::vector<fleet::LoopEvent*> feeds;
+  std::vector<Feed*> feeds;
   bool ending = false;
 };
 
-Admin::Admin(net::asio::io_context& io, fleet::Fleet& fleet, std::chrono::milliseconds keep_alive)
-    : impl_(std::make_shared<Impl>(io, fleet, keep_alive)) {}
+Admin::Admin(net::asio::io_context& io, fleet::Fleet& fleet, safety::Protection& protection, std::chrono::milliseconds keep_alive)
+    : impl_(std::make_shared<Impl>(io, fleet, protection, keep_alive)) {}
 Admin::~Admin() = default;
 
 void Admin::stop() {
   impl_->ending = true;
-  for (auto* feed : impl_->feeds) feed->notify();
+  for (auto* feed : impl_->feeds) feed->news.notify();
+}
+
+void Admin::tell(const safety::HeldCall& call, std::string_view what, std::string_view by) {
+  json::object data = to_json(call);
+  data["what"] = what;
+  if (!by.empty()) data["by"] = by;
+  std::string frame;
+  net::append_sse(frame, json::serialize(data), "approval");
+  for (auto* feed : impl_->feeds) feed->add(frame);
 }
 
 Task<bool> Admin::serve(net::Exchange& exchange, const wire::Caller& caller) {
@@ -250,13 +337,33 @@ Task<bool> Admin::serve(net::Exchange& exchange, const wire::Caller& caller) {
     }
     co_return true;
   }
+  if (path == approvals_path || path == reload_path) {
+    const bool accepted = co_await wire::accepts(exchange, caller, path == approvals_path ? "GET" : "POST", wire::openai::encode_error);
+    if (!accepted) co_return true;
+    if (path == approvals_path) {
+      co_await impl->list_approvals(exchange, caller);
+    } else {
+      co_await impl->reload(exchange, caller);
+    }
+    co_return true;
+  }
+  if (path.starts_with(approvals_path) && (path.ends_with("/approve") || path.ends_with("/deny"))) {
+    const bool accepted = co_await wire::accepts(exchange, caller, "POST", wire::openai::encode_error);
+    if (!accepted) co_return true;
+    const auto end = path.rfind('/');
+    const auto begin = std::min(end, approvals_path.size() + 1);
+    auto id = wire::percent_decoded(path.substr(begin, end - begin));
+    co_await impl->decide(exchange, caller, std::move(id), path.ends_with("/approve"));
+    co_return true;
+  }
   // Ids may hold slashes: what counts is the end.
   const auto last = path.rfind('/');
   const auto verb = path.substr(last + 1);
   if (!path.starts_with(models_prefix) || last <= models_prefix.size() || (verb != "load" && verb != "unload")) {
     const Error error{ErrorCode::not_found,
                       "there is no " + std::string(path.substr(0, 200)) +
-                          " here; there are GET /admin/models, POST /admin/models/{id}/load and /unload, GET /admin/events"};
+                          " here; there are GET /admin/models, POST /admin/models/{id}/load and /unload, GET /admin/approvals, POST "
+                          "/admin/approvals/{id}/approve and /deny, POST /admin/safety/reload, GET /admin/events"};
     co_await wire::respond_error(exchange, error, caller, wire::openai::encode_error);
     co_return true;
   }

@@ -7,6 +7,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 #include "base/clock.h"
@@ -26,6 +27,7 @@ using namespace std::chrono_literals;
 using net::Task;
 
 constexpr auto scrape_wait = 500ms;
+constexpr auto policy_look = 1s;
 
 // An exchange that notes how it went and adds what every answer of the gateway carries.
 class Observed final : public net::Exchange {
@@ -92,7 +94,8 @@ class ObservedStream final : public wire::EventStream {
         record_.first_token = Clock::system().now() - arrived_;
       }
     }
-    if (inner_->explanation().decisions.size() + 1 != explanation_.decisions.size()) explain();
+    const bool ending = !events.empty() && (std::holds_alternative<chat::Usage>(events.back()) || std::holds_alternative<chat::Finished>(events.back()));
+    if (ending || inner_->explanation().decisions.size() + 1 != explanation_.decisions.size()) explain();
     co_return events;
   }
   void cancel() override { inner_->cancel(); }
@@ -156,6 +159,16 @@ class Gateway::Impl : public std::enable_shared_from_this<Impl> {
   Task<void> route(Observed& exchange, wire::Caller& caller, Record& record, TimePoint arrived);
   Task<void> health(net::Exchange& exchange, const wire::Caller& caller);
   Task<void> scrape(net::Exchange& exchange, const wire::Caller& caller);
+  // A policy file that changes is read again.
+  void watch_policy() {
+    if (options.safety.mode == safety::Mode::off || options.safety.judge.policy_file.empty()) return;
+    policy_watch.emplace(io, policy_look);
+    policy_watch->async_wait([this](const boost::system::error_code& stopped) {
+      if (stopped) return;
+      if (protection->policy_changed()) (void)protection->reload("file");
+      watch_policy();
+    });
+  }
 
   asio::io_context& io;
   const GatewayOptions options;
@@ -163,22 +176,31 @@ class Gateway::Impl : public std::enable_shared_from_this<Impl> {
   Identity identity;
   Metrics metrics;
   std::unique_ptr<fleet::Fleet> fleet;
+  std::unique_ptr<safety::Protection> protection;
   std::unique_ptr<Admin> admin;
   std::shared_ptr<void> watching;
   std::unique_ptr<net::Server> server;
+  std::optional<asio::steady_timer> policy_watch;
   bool draining = false;
 };
 
 // The fleet as one request's Provider: keeps the record.
 class Gateway::Impl::Service final : public wire::Provider {
  public:
-  Service(fleet::Fleet& fleet, Record& record, TimePoint arrived) : fleet_(fleet), record_(record), arrived_(arrived) {}
+  Service(fleet::Fleet& fleet, safety::Protection& protection, Record& record, TimePoint arrived)
+      : fleet_(fleet), protection_(protection), record_(record), arrived_(arrived) {}
 
   Task<Result<std::unique_ptr<wire::EventStream>>> generate(chat::Request request, wire::Caller caller) override {
     const auto priority = request.priority;
+    const auto* model = find(request.model);
+    auto named = model == nullptr ? request.model : model->id;
+    const bool remote = model == nullptr || model->upstream == "openai" || model->upstream == "anthropic";
+    auto session = co_await protection_.look(request, caller, std::move(named), remote);
+    if (!session.ok()) co_return std::move(session).error();
     auto stream = co_await fleet_.generate(std::move(request), std::move(caller));
     if (!stream.ok()) co_return std::move(stream).error();
-    co_return std::make_unique<ObservedStream>(std::move(*stream), record_, arrived_, priority);
+    auto guarded = protection_.guard(std::move(*stream), *std::move(session));
+    co_return std::make_unique<ObservedStream>(std::move(guarded), record_, arrived_, priority);
   }
   Task<Result<chat::Embeddings>> embed(chat::EmbeddingRequest request, wire::Caller caller) override {
     auto result = co_await fleet_.embed(std::move(request), std::move(caller));
@@ -203,7 +225,23 @@ class Gateway::Impl::Service final : public wire::Provider {
   Task<Result<void>> unload(std::string model, wire::Caller caller) override { return fleet_.unload(std::move(model), std::move(caller)); }
 
  private:
+  // The model that a name means; null: none, and the fleet says so.
+  const chat::ModelInfo* find(std::string_view asked) const {
+    const auto& models = fleet_.snapshot();
+    const auto means = [&](std::string_view name) {
+      return std::find_if(models.begin(), models.end(), [&](const chat::ModelInfo& model) {
+        return name.empty() ? model.chat && model.default_for_role
+                            : model.id == name || std::find(model.aliases.begin(), model.aliases.end(), name) != model.aliases.end();
+      });
+    };
+    auto found = means(asked);
+    if (found == models.end()) found = means(asked.substr(0, asked.rfind(':')));
+    if (found == models.end() && models.size() == 1) found = models.begin();
+    return found == models.end() ? nullptr : &*found;
+  }
+
   fleet::Fleet& fleet_;
+  safety::Protection& protection_;
   Record& record_;
   const TimePoint arrived_;
 };
@@ -238,7 +276,7 @@ Task<void> Gateway::Impl::route(Observed& exchange, wire::Caller& caller, Record
         {"openai", {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/models"}},
         {"anthropic", {"/v1/messages", "/v1/messages/count_tokens", "/v1/models"}},
         {"ollama", {"/api/chat", "/api/generate", "/api/embed", "/api/tags", "/api/show", "/api/ps", "/api/version"}},
-        {"operation", {"/health", "/metrics", "/admin/models", "/admin/events"}},
+        {"operation", {"/health", "/metrics", "/admin/models", "/admin/approvals", "/admin/events"}},
         {"docs", "hearth --help; README.md and docs/ of the distribution"}};
     auto body = json::serialize(about);
     co_await respond_text(exchange, 200, "application/json", std::move(body), caller);
@@ -256,7 +294,7 @@ Task<void> Gateway::Impl::route(Observed& exchange, wire::Caller& caller, Record
   }
   const bool administered = co_await admin->serve(exchange, caller);
   if (administered) co_return;
-  Service service(*fleet, record, arrived);
+  Service service(*fleet, *protection, record, arrived);
   const wire::EndpointOptions endpoint{.keep_alive = options.keep_alive};
   const bool known = co_await wire::serve(exchange, service, caller, endpoint);
   if (known) co_return;
@@ -290,6 +328,7 @@ Task<void> Gateway::Impl::scrape(net::Exchange& exchange, const wire::Caller& ca
   Snapshot now{.connections = server->connections(), .memory_used = fleet->memory_used(), .memory_budget = fleet->memory_budget()};
   now.engines = co_await fleet->reports(scrape_wait);
   now.models = fleet->snapshot();
+  now.held_calls = protection->waiting().size();
   auto body = metrics.text(now);
   co_await respond_text(exchange, 200, "text/plain; version=0.0.4; charset=utf-8", std::move(body), caller);
 }
@@ -300,6 +339,8 @@ Gateway::~Gateway() {
   // Handlers still suspended keep the rest alive until the loop drops them; the server and its handler hold the gateway, so they go first.
   impl_->watching.reset();
   impl_->server.reset();
+  impl_->policy_watch.reset();
+  impl_->protection->stop();
 }
 
 Result<std::unique_ptr<Gateway>> Gateway::start(asio::io_context& io, GatewayOptions options, GatewayEvents events) {
@@ -309,7 +350,15 @@ Result<std::unique_ptr<Gateway>> Gateway::start(asio::io_context& io, GatewayOpt
   if (!fleet.ok()) return std::move(fleet).error();
   auto impl = std::make_shared<Impl>(io, std::move(options), std::move(events));
   impl->fleet = std::move(*fleet);
-  impl->admin = std::make_unique<Admin>(io, *impl->fleet, impl->options.keep_alive);
+  safety::ProtectionEvents told;
+  told.ruled = [gate = impl.get()](const safety::Ruled& ruled) { gate->metrics.count(ruled); };
+  told.held = [gate = impl.get()](const safety::HeldCall& call, std::string_view what, std::string_view by) {
+    if (gate->admin) gate->admin->tell(call, what, by);
+  };
+  auto protection = safety::Protection::make(io, impl->options.safety, std::move(told));
+  if (!protection.ok()) return std::move(protection).error();
+  impl->protection = std::move(*protection);
+  impl->admin = std::make_unique<Admin>(io, *impl->fleet, *impl->protection, impl->options.keep_alive);
   const auto handler = [impl](net::Exchange& exchange) { return Impl::handle(impl, exchange); };
   auto server = net::Server::listen(io, impl->options.listen, impl->options.limits, impl->options.tls, handler);
   if (!server.ok()) return std::move(server).error();
@@ -319,6 +368,7 @@ Result<std::unique_ptr<Gateway>> Gateway::start(asio::io_context& io, GatewayOpt
     if (gate->events.model) gate->events.model(event);
   });
   impl->fleet->start();
+  impl->watch_policy();
   if (impl->events.listening) impl->events.listening(impl->server->port());
   return std::unique_ptr<Gateway>(new Gateway(std::move(impl)));
 }
@@ -334,6 +384,8 @@ Task<void> Gateway::drain() {
   co_await impl->fleet->stop();
 }
 
+Result<void> Gateway::reload_policy(std::string_view by) { return impl_->protection->reload(by); }
+
 void Gateway::kill() { impl_->fleet->kill(); }
 
 namespace {
@@ -341,6 +393,14 @@ namespace {
 Task<void> drain_and_stop(asio::io_context& io, Gateway& gateway) {
   co_await gateway.drain();
   io.stop();
+}
+
+Task<void> obey_hangups(asio::io_context& io, Gateway& gateway) {
+  asio::signal_set signals(io, SIGHUP);
+  for (;;) {
+    co_await signals.async_wait(asio::as_tuple(asio::use_awaitable));
+    (void)gateway.reload_policy("SIGHUP");
+  }
 }
 
 Task<void> obey_signals(asio::io_context& io, Gateway& gateway) {
@@ -362,6 +422,7 @@ Result<void> run_gateway(GatewayOptions options, GatewayEvents events) {
   auto gateway = Gateway::start(io, std::move(options), std::move(events));
   if (!gateway.ok()) return std::move(gateway).error();
   asio::co_spawn(io, obey_signals(io, **gateway), asio::detached);
+  asio::co_spawn(io, obey_hangups(io, **gateway), asio::detached);
   io.run();
   return {};
 }

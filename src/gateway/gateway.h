@@ -14,6 +14,7 @@
 #include "chat/event.h"
 #include "fleet/fleet.h"
 #include "net/server.h"
+#include "safety/protection.h"
 
 namespace hearth::gateway {
 
@@ -33,6 +34,8 @@ struct GatewayOptions {
   std::chrono::milliseconds drain_grace{30'000};  // running answers get this long on SIGTERM
   std::chrono::milliseconds keep_alive{10'000};   // comment frames while the engine is silent
   fleet::FleetOptions fleet;                      // what is served
+  // How tool calls are judged. Off until somebody fills it in: the command line does.
+  safety::ProtectionOptions safety{.mode = safety::Mode::off};
 };
 
 // Whether these options are safe and complete, before anything starts. config_invalid: listening wider than loopback without an API key, short or
@@ -57,6 +60,8 @@ class Gateway {
   const fleet::Fleet& fleet() const;
   // No new connections; running answers finish within drain_grace; then the models stop.
   net::Task<void> drain();
+  // Reads the safety policy again, by whom; the old one stays on a mistake.
+  Result<void> reload_policy(std::string_view by);
   // Ends every model's process without waiting for anything.
   void kill();
 

@@ -13,10 +13,11 @@
 namespace hearth::gateway {
 namespace {
 
-constexpr std::array<std::string_view, 22> known_paths{"/",
+constexpr std::array<std::string_view, 23> known_paths{"/",
                                                        "/health",
                                                        "/metrics",
                                                        "/admin/events",
+                                                       "/admin/safety/reload",
                                                        "/v1/chat/completions",
                                                        "/v1/completions",
                                                        "/v1/embeddings",
@@ -39,6 +40,7 @@ constexpr std::array<std::string_view, 22> known_paths{"/",
 std::string_view label(std::string_view path) {
   if (path.starts_with("/v1/models/")) return "/v1/models";
   if (path.starts_with("/admin/models")) return "/admin/models";
+  if (path.starts_with("/admin/approvals")) return "/admin/approvals";
   const auto* found = std::find(known_paths.begin(), known_paths.end(), path);
   return found == known_paths.end() ? "other" : *found;
 }
@@ -70,6 +72,7 @@ std::string_view unload_cause(std::string_view reason) {
   return "other";
 }
 
+const prometheus::Histogram::BucketBoundaries judge_durations{0.00001, 0.000025, 0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.0025, 0.01, 0.1, 1};
 const prometheus::Histogram::BucketBoundaries load_durations{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640};
 
 }  // namespace
@@ -115,6 +118,7 @@ class Metrics::Impl {
   Gauges& sequences = gauges("hearth_engine_requests", "Requests in the engine, by state");
   Gauges& cells = gauges("hearth_kv_cells", "KV cache cells: all, in use (cached ones included), kept for reuse");
   Gauges& prefix_parked = gauges("hearth_prefix_cache_parked_bytes", "KV of idle prefixes kept in host memory");
+  Gauges& kv_bytes = gauges("hearth_kv_bytes", "Memory of keys and values: of all cells, and of requests paused in host memory");
   Counters& prefix_hits =
       counters("hearth_prefix_cache_hit_tokens_total", "Prompt tokens the engine took from its prefix cache instead of computing them");
   Counters& generated = counters("hearth_engine_generated_tokens_total", "Tokens the engine sampled, unfinished answers included");
@@ -152,6 +156,8 @@ class Metrics::Impl {
           cells_used(all.cells.Add({{"model", model}, {"kind", "used"}})),
           cells_cached(all.cells.Add({{"model", model}, {"kind", "cached"}})),
           prefix_parked(all.prefix_parked.Add({{"model", model}})),
+          kv_cells(all.kv_bytes.Add({{"model", model}, {"kind", "cells"}})),
+          kv_parked(all.kv_bytes.Add({{"model", model}, {"kind", "parked"}})),
           adapters(all.adapters.Add({{"model", model}})),
           adapter_bytes(all.adapter_bytes.Add({{"model", model}})),
           prefix_hits(all.prefix_hits.Add({{"model", model}})),
@@ -169,6 +175,8 @@ class Metrics::Impl {
       cells_used.Set(stats.cells_used);
       cells_cached.Set(stats.cells_cached);
       prefix_parked.Set(static_cast<double>(stats.prefix_parked_bytes));
+      kv_cells.Set(static_cast<double>(stats.kv_bytes));
+      kv_parked.Set(static_cast<double>(stats.parked_bytes));
       adapters.Set(stats.adapters);
       adapter_bytes.Set(static_cast<double>(stats.adapter_bytes));
     }
@@ -182,9 +190,14 @@ class Metrics::Impl {
       restarts.follow(report.restarts);
     }
 
-    prometheus::Gauge &running, &waiting, &parked, &cells_total, &cells_used, &cells_cached, &prefix_parked, &adapters, &adapter_bytes;
+    prometheus::Gauge &running, &waiting, &parked, &cells_total, &cells_used, &cells_cached, &prefix_parked, &kv_cells, &kv_parked, &adapters, &adapter_bytes;
     Follower prefix_hits, generated, drafted, accepted, adapter_loads, restarts;
   };
+
+  Counters& calls = counters("hearth_safety_calls_total", "Tool calls, by verdict, the layer that decided, and what became of them");
+  prometheus::Histogram& judged = histograms("hearth_safety_judge_seconds", "From a call's last byte to its verdict, without a person's part")
+                                      .Add({}, judge_durations);
+  prometheus::Gauge& held = gauges("hearth_safety_held_calls", "Tool calls that wait for a person").Add({});
 
   std::map<std::string, ModelSeries> models;
   std::map<std::string, EngineSeries> engines;
@@ -222,7 +235,17 @@ void Metrics::count(const fleet::ModelEvent& event) {
   }
 }
 
+void Metrics::count(const safety::Ruled& ruled) {
+  impl_->calls
+      .Add({{"decision", std::string(name(ruled.decision))},
+            {"layer", ruled.layer ? std::string(name(*ruled.layer)) : "none"},
+            {"outcome", std::string(ruled.outcome)}})
+      .Increment();
+  if (ruled.judged.count() > 0 && ruled.outcome != "approved" && ruled.outcome != "timed_out") impl_->judged.Observe(seconds(ruled.judged));
+}
+
 std::string Metrics::text(const Snapshot& now) {
+  impl_->held.Set(static_cast<double>(now.held_calls));
   for (const auto& model : now.models) {
     impl_->models.try_emplace(model.id, *impl_, model.id).first->second.set(model);
     if (model.upstream != "worker") continue;

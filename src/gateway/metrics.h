@@ -10,6 +10,7 @@
 
 #include "chat/event.h"
 #include "fleet/fleet.h"
+#include "safety/protection.h"
 
 namespace hearth::gateway {
 
@@ -30,6 +31,7 @@ struct Snapshot {
   std::vector<fleet::Fleet::EngineReport> engines;  // of the workers that answered
   std::int64_t memory_used = 0;                     // bytes of host memory: what loaded models take, and what they may take
   std::int64_t memory_budget = 0;
+  std::size_t held_calls = 0;  // that wait for a person
 };
 
 class Metrics {
@@ -38,6 +40,7 @@ class Metrics {
   ~Metrics();
   void count(const Record& record);
   void count(const fleet::ModelEvent& event);
+  void count(const safety::Ruled& ruled);
   std::string text(const Snapshot& now);
 
  private:
