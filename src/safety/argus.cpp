@@ -195,6 +195,7 @@ class Argus::Impl {
   // Matches in the strings of `document`, read as `json` has them.
   template <class Found>
   void search_json(const View& document, JsonView json, const Found& found) const {
+    if (json.view.storage.empty()) return;
     std::deque<View> views;
     views.push_back(std::move(json.view));
     const View& base = views.front();

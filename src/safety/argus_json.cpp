@@ -217,7 +217,8 @@ JsonView json_joined(const View& document, const std::vector<JsonString>& string
     if (!string.number && (keys || !string.key) && string.end > string.begin) chosen.push_back(&string);
   }
   Builder builder(document);
-  if (run == 0 || chosen.size() <= run) run = chosen.size();
+  if (run > 0 && chosen.size() <= run) return builder.finish();  // all of them: they are one
+  if (run == 0) run = chosen.size();
   for (std::size_t first = 0; first + run <= chosen.size() && run > 1; ++first) {
     for (std::size_t i = 0; i < run; ++i) builder.add(*chosen[first + i], i == 0 && first > 0 ? "\n" : "");
   }

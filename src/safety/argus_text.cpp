@@ -303,6 +303,7 @@ class Rewriter {
     put(begin, end, with, wrapping);
   }
   bool changed() const { return !pieces_.empty(); }
+  std::size_t settled() const { return copied_; }  // before it everything is copied or replaced
   void finish(const View& parent, std::deque<View>& views) {
     if (in_.size() - copied_ > context) {
       copy_to(copied_ + context);
@@ -529,7 +530,7 @@ void undo_characters(const View& parent, std::deque<View>& views, std::size_t& t
       case '\0': {
         wrapping = Wrapping::utf16;
         // The zero is the second byte of a character (little-endian), or the first (big-endian).
-        const bool little = at > 0 && is_ascii_text(in[at - 1]) && (length = utf16_stretch(in, at - 1, true)) > 0;
+        const bool little = at > rewriter.settled() && is_ascii_text(in[at - 1]) && (length = utf16_stretch(in, at - 1, true)) > 0;
         if (!little) length = utf16_stretch(in, at, false);
         const std::size_t begin = little ? at - 1 : at;
         for (std::size_t i = 0; i < length && places.has(begin, begin + length); i += 2) {
