@@ -417,14 +417,6 @@ constexpr std::array table{
             .fallback = "masked",
             .help = "what the audit log keeps of a call's arguments beside their hash: a masked excerpt, nothing, or all of them",
             .choices = "masked none full"},
-    Setting{
-        .key = "safety.results",
-        .flag = "safety-results",
-        .kind = choice,
-        .fallback = "pass",
-        .help =
-            "secrets in what tools returned, on their way to a remote model, where the policy only records: pass, or redact with stand-ins",
-        .choices = "pass redact"},
     Setting{.key = "safety.detect",
             .flag = "safety-detect",
             .kind = list,

@@ -143,7 +143,6 @@ safety::ProtectionOptions safety_options(const Config& config, const std::string
   out.arguments = kept == "none"   ? safety::KeptArguments::none
                   : kept == "full" ? safety::KeptArguments::full
                                    : safety::KeptArguments::masked;
-  out.redact_results = config.text("safety.results") == "redact";
   return out;
 }
 

@@ -195,6 +195,8 @@ class Judge::Impl {
         {rules->guard_decision(out.guard_probability), Layer::guard, "likeness",
          "calls like this one were refused before (probability " + std::to_string(static_cast<int>(out.guard_probability * 100)) + " %)",
          "", ""});
+    if (out.verdict.redact && out.verdict.decision <= Decision::audit && !spills.empty())
+      out.verdict.replaced_arguments = Argus::redact_json(action.call.arguments, spills);
     return out;
   }
 

@@ -514,7 +514,7 @@ Task<Result<std::shared_ptr<const Protection::Session>>> Protection::look(chat::
                           (finding == nullptr ? std::string("the policy refuses it") : finding->reason + " (rule " + finding->rule + ")"),
                       "messages"};
     }
-    if (remote && impl->options.redact_results && judgement->verdict.decision == Decision::audit) {
+    if (judgement->verdict.redact) {
       auto matches = judgement->matches;
       std::erase_if(matches, [](const Match& match) { return match.kind == Spill::injection; });
       if (matches.empty()) continue;

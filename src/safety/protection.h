@@ -40,7 +40,6 @@ struct ProtectionOptions {
   std::chrono::milliseconds judge_limit{2'000};  // a judge that takes longer has failed
   HoldLimits limits;
   KeptArguments arguments = KeptArguments::masked;
-  bool redact_results = false;                // what tools returned goes to remote models with stand-ins for what the policy says to record
   std::vector<std::string> approvers;         // API keys, by name, that may approve; empty: any
   std::size_t most_waiting = 256;             // calls that wait for a person at once
   std::function<Judgement(Action)> evaluate;  // tests: in place of the judge
