@@ -97,13 +97,15 @@ INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::
   }
 }
 
-template <int bits>
+// `fixed_columns`: known to the compiler where it is the usual 16 (128 coordinates), 0 elsewhere.
+template <int bits, int fixed_columns>
 void unpack_keys_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
   read_scales(tables, records, stride, count, scale);
   const ByteTable<bits> high(tables.high.data(), static_cast<char>(0x80)), low(tables.low.data());
-  const int words = tables.columns / 4, all_words = bits * words;  // of 4 bytes, in a plane and in a record
-  std::uint8_t* const low_tile = tile + static_cast<std::ptrdiff_t>(tables.padded_dim) * kTile;
-  __m512i turned[kMaxBits * kMaxDim / 32 + 16];
+  const int columns = fixed_columns != 0 ? fixed_columns : tables.columns;
+  const int words = columns / 4, all_words = bits * words;  // of 4 bytes, in a plane and in a record
+  std::uint8_t* const low_tile = tile + static_cast<std::ptrdiff_t>(8) * columns * kTile;
+  __m512i turned[(fixed_columns != 0 ? bits * fixed_columns / 4 : kMaxBits * kMaxDim / 32) + 16];
   for (int group = 0; group < kTile; group += 16) {
     for (int word = 0; word < all_words; word += 16) {
       const auto mask = static_cast<__mmask16>(all_words - word >= 16 ? 0xffff : (1 << (all_words - word)) - 1);
@@ -127,12 +129,12 @@ void unpack_keys_of(const Tables& tables, const std::uint8_t* records, std::size
   }
 }
 
-template <int bits>
+template <int bits, int fixed_columns>
 void unpack_values_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
   read_scales(tables, records, stride, count, scale);
   const ByteTable<bits> high(tables.high.data()), low(tables.low.data());
-  const int columns = tables.columns;
-  std::uint8_t* const low_tile = tile + static_cast<std::ptrdiff_t>(tables.padded_dim) * kTile;
+  const int columns = fixed_columns != 0 ? fixed_columns : tables.columns, padded_dim = 8 * columns;
+  std::uint8_t* const low_tile = tile + static_cast<std::ptrdiff_t>(padded_dim) * kTile;
   alignas(64) std::uint8_t order[64];  // byte 4j + t ← byte 16t + j
   for (int i = 0; i < 64; ++i) order[i] = static_cast<std::uint8_t>(i % 4 * 16 + i / 4);
   const __m512i interleave = _mm512_load_si512(order);
@@ -152,7 +154,7 @@ void unpack_values_of(const Tables& tables, const std::uint8_t* records, std::si
       }
       extract<bits>(planes, code);
       for (int o = 0; o < 8; ++o) {
-        const std::ptrdiff_t at = (static_cast<std::ptrdiff_t>(quad) * tables.padded_dim + o * columns + column) * 4;
+        const std::ptrdiff_t at = (static_cast<std::ptrdiff_t>(quad) * padded_dim + o * columns + column) * 4;
         _mm512_mask_storeu_epi32(tile + at, mask, high(code[o]));
         if constexpr (bits > 4) _mm512_mask_storeu_epi32(low_tile + at, mask, low(code[o]));
       }
@@ -161,15 +163,19 @@ void unpack_values_of(const Tables& tables, const std::uint8_t* records, std::si
 }
 
 using Unpack = void (*)(const Tables&, const std::uint8_t*, std::size_t, int, std::uint8_t*, float*);
-constexpr Unpack key_unpackers[] = {unpack_keys_of<1>, unpack_keys_of<2>, unpack_keys_of<3>, unpack_keys_of<4>,
-                                    unpack_keys_of<5>, unpack_keys_of<6>, unpack_keys_of<7>, unpack_keys_of<8>};
-constexpr Unpack value_unpackers[] = {unpack_values_of<1>, unpack_values_of<2>, unpack_values_of<3>, unpack_values_of<4>,
-                                      unpack_values_of<5>, unpack_values_of<6>, unpack_values_of<7>, unpack_values_of<8>};
+template <int columns>
+constexpr Unpack key_unpackers[] = {unpack_keys_of<1, columns>, unpack_keys_of<2, columns>, unpack_keys_of<3, columns>,
+                                    unpack_keys_of<4, columns>, unpack_keys_of<5, columns>, unpack_keys_of<6, columns>,
+                                    unpack_keys_of<7, columns>, unpack_keys_of<8, columns>};
+template <int columns>
+constexpr Unpack value_unpackers[] = {unpack_values_of<1, columns>, unpack_values_of<2, columns>, unpack_values_of<3, columns>,
+                                      unpack_values_of<4, columns>, unpack_values_of<5, columns>, unpack_values_of<6, columns>,
+                                      unpack_values_of<7, columns>, unpack_values_of<8, columns>};
 void unpack_keys(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
-  key_unpackers[tables.format.bits - 1](tables, records, stride, count, tile, scale);
+  (tables.columns == 16 ? key_unpackers<16> : key_unpackers<0>)[tables.format.bits - 1](tables, records, stride, count, tile, scale);
 }
 void unpack_values(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
-  value_unpackers[tables.format.bits - 1](tables, records, stride, count, tile, scale);
+  (tables.columns == 16 ? value_unpackers<16> : value_unpackers<0>)[tables.format.bits - 1](tables, records, stride, count, tile, scale);
 }
 
 INLINE __m512i four_bytes(const void* at) {
