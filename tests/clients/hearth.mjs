@@ -70,6 +70,7 @@ export async function startHearth({ args = [], env = {}, config } = {}) {
   return {
     url,
     pid: child.pid,
+    state,
     log: () => log,
     running: () => gone === undefined,
     client: (options = {}) => new OpenAI({ baseURL: `${url}/v1`, apiKey: 'none', maxRetries: 0, ...options }),

@@ -1,9 +1,9 @@
 // An OpenAI-compatible engine that knows no tools and writes its calls as text, the way Hermes models do: what it is sent must be text, and what it
 // says is cut into pieces of a few characters. What it does beyond that, the last message asks for: "think" first, "wait" until it is told to go on,
-// talk "for ever".
+// talk "for ever", "run: COMMAND" instead of its usual command.
 import { createServer } from 'node:http';
 
-export const scripted = { text: 'ls -l -S --human-readable', command: 'ls -S "my files" <here>', after: (result) => `There are ${result.split('\n').length} files.`, thought: 'Hm, let me see.' };
+export const scripted = { text: 'ls -l -S --human-readable', command: 'ls -S "my files" "<here>"', after: (result) => `There are ${result.split('\n').length} files.`, thought: 'Hm, let me see.' };
 
 export async function startScripted() {
   let running = 0;
@@ -29,7 +29,8 @@ export async function startScripted() {
     if (tokens > 2048) return refuse(400, `the context holds 2048 tokens, but the prompt has ${tokens}`);
 
     const result = /<tool_response>\n(.*?)\n<\/tool_response>/s.exec(last)?.[1];
-    const call = `Let me look.\n<tool_call>\n${JSON.stringify({ name: 'bash', arguments: { command: scripted.command } })}\n</tool_call>`;
+    const command = /run: (.*)/.exec(last)?.[1] ?? scripted.command;
+    const call = `Let me look.\n<tool_call>\n${JSON.stringify({ name: 'bash', arguments: { command } })}\n</tool_call>`;
     const text = result !== undefined ? scripted.after(result) : offered ? call : scripted.text;
     const chunk = (more) => response.write(`data: ${JSON.stringify({ id: 'x', object: 'chat.completion.chunk', created: 1, model: body.model, ...more })}\n\n`);
     const say = (content, key = 'content') => chunk({ choices: [{ index: 0, delta: { [key]: content }, finish_reason: null }] });
