@@ -4,7 +4,8 @@
 //
 // `guard`: so many layers at each end keep 8-bit keys and 4-bit values. Not given: two, none in models of less than 8 layers, one below 16.
 // `sinks`: the first so many cells of the cache keep 8 bits in every layer, in a buffer of their own. Cells, not positions, because a cache row does not know its
-// position: right for a cache that one sequence fills from the start, without effect where sequences share cells. Not given: none.
+// position: right for a cache that one sequence fills from the start, without effect where sequences share cells, as in
+// hearth's pool: the ggml device refuses it. Not given: none.
 #pragma once
 
 #include <cstdint>
