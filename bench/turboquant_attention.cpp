@@ -98,6 +98,9 @@ class Operation {
   std::size_t work_bytes_ = 0;
 };
 
+// What --kernels chose.
+const turboquant::Kernels* chosen = &turboquant::best_kernels();
+
 struct Inputs {
   int heads, queries, tokens;
   std::vector<float> q, k, v;     // [query][head], [token][kv head]
@@ -167,6 +170,7 @@ class OurAttention : public Operation {
     attention_.mask = in.mask.data();
     attention_.mask_query_stride = static_cast<std::size_t>(in.tokens) * 2;
     attention_.scale = in.scale;
+    attention_.kernels = chosen;
     scratch_ = aligned(turboquant::attention_scratch(attention_, threads));
     // Nodes of one graph: between two of them ggml waits for all threads.
     const auto node = [&](ggml_tensor* after, ggml_custom_op_t work) {
@@ -290,7 +294,7 @@ void compare_encoding(bench::Report& report, int rounds, double seconds) {
     m.further_bases = {peers[2].first};
     m.goal = NAN;
     m.rounds = peers;
-    m.rounds.emplace_back("hearth", rate([&] { codec.encode_row(x.data(), tokens * kv_heads, rows.data()); }));
+    m.rounds.emplace_back("hearth", rate([&] { codec.encode_row(x.data(), tokens * kv_heads, rows.data(), *chosen); }));
     std::fprintf(stderr, "%s: %.2f GB/s\n", m.name.c_str(), bench::median(m.rounds.back().second));
     report.measurements.push_back(std::move(m));
   }
@@ -329,7 +333,7 @@ int main(int argc, char** argv) {
   double seconds = 0.1;
   bool quick = false;
   std::vector<int> depths = {1024, 4096, 16384, 32768, 131072}, prefill_depths = {1024, 8192, 32768}, groups = {4, 8};
-  std::string json_file, document;
+  std::string json_file, document, kernels = chosen->name;
   app.add_option("--rounds", rounds, "Rounds of each measurement")->capture_default_str();
   app.add_option("--seconds", seconds, "Length of a turn")->capture_default_str();
   app.add_option("--threads", threads, "Threads of every target")->capture_default_str()->check(CLI::Range(1, 256));
@@ -338,6 +342,7 @@ int main(int argc, char** argv) {
       ->delimiter(',')
       ->capture_default_str();
   app.add_option("--groups", groups, "Query heads of one KV head")->delimiter(',')->capture_default_str();
+  app.add_option("--kernels", kernels, "Instruction set of ours: portable, avx2, avx512")->capture_default_str();
   app.add_flag("--quick", quick, "Three short rounds, few depths");
   app.add_option("--json", json_file, "Write every round's values here");
   app.add_option("--write", document, "Replace the results in this document");
@@ -349,6 +354,10 @@ int main(int argc, char** argv) {
     prefill_depths = {1024};
   }
   try {
+    const turboquant::Kernels* found = nullptr;
+    for (const turboquant::Kernels* set : turboquant::available_kernels()) found = set->name == kernels ? set : found;
+    if (found == nullptr) throw std::runtime_error("this machine has no kernels \"" + kernels + "\"");
+    chosen = found;
     ggml_cpu_init();
     ggml_threadpool_params parameters = ggml_threadpool_params_default(threads);
     const std::unique_ptr<ggml_threadpool, Free> pool(ggml_threadpool_new(&parameters));
@@ -365,7 +374,7 @@ int main(int argc, char** argv) {
     compare_encoding(report, rounds, seconds);
     compare_memory(report);
     report.notes = {"Head size 128, 2 KV heads, " + std::to_string(threads) +
-                        " threads of one ggml thread pool; widths are keys/values; kernels: " + turboquant::best_kernels().name + ".",
+                        " threads of one ggml thread pool; widths are keys/values; kernels: " + std::string(chosen->name) + ".",
                     "A prefill is 128 tokens at the end of the cache, under a causal mask.",
                     std::to_string(rounds) + " interleaved rounds; median (min–max); ratios are taken inside a round."};
     bench::publish(report, json_file, document, "turboquant");
