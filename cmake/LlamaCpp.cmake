@@ -41,6 +41,16 @@ else()
   set(GGML_NATIVE ON CACHE INTERNAL "")
 endif()
 
+if(HEARTH_CUDA)
+  enable_language(CUDA)  # for our kernels; ggml asks for itself
+  find_package(CUDAToolkit REQUIRED)
+  foreach(kind STANDARD EXTENSION)  # nvcc knows it from 12.0 on, CMake 3.25 does not know that
+    if(NOT CMAKE_CUDA20_${kind}_COMPILE_OPTION)
+      set(CMAKE_CUDA20_${kind}_COMPILE_OPTION -std=c++20)
+    endif()
+  endforeach()
+endif()
+
 # llama.cpp is always optimised and never instrumented: sanitizer presets check our code, and its objects come from the compiler cache.
 block()
   set(CMAKE_BUILD_TYPE Release)
