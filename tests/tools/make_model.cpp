@@ -115,7 +115,7 @@ Gguf metadata(const Shape& s) {
     f32("attention.layer_norm_rms_epsilon", 1e-6F);
     f32("rope.freq_base", 10000.0F);
   }
-  if (s.arch == "gemma2" || s.arch == "gemma3") u32("attention.sliding_window", s.window);
+  if (s.arch == "gemma2" || s.arch == "gemma3" || s.arch == "gpt-oss") u32("attention.sliding_window", s.window);
   if (s.arch == "gemma2") {
     f32("attn_logit_softcapping", 50.0F);
     f32("final_logit_softcapping", 30.0F);
@@ -125,7 +125,7 @@ Gguf metadata(const Shape& s) {
     const std::array<int32_t, 4> sections{pairs - 2 * (3 * pairs / 8), 3 * pairs / 8, 3 * pairs / 8, 0};
     gguf_set_arr_data(meta.get(), key("rope.dimension_sections").c_str(), GGUF_TYPE_INT32, sections.data(), sections.size());
   }
-  if (s.arch == "qwen3moe" || has_mtp(s)) {
+  if (s.arch == "qwen3moe" || s.arch == "gpt-oss" || has_mtp(s)) {
     u32("expert_count", s.experts);
     u32("expert_used_count", std::min(2, s.experts));
     u32("expert_feed_forward_length", s.ffn);
@@ -163,6 +163,7 @@ bool wanted(const Shape& s, const std::string& name) {
     if (has("ffn_gate.") || has("ffn_up.") || has("ffn_down.")) return dense;
   }
   if (name.ends_with("exp_probs_b.bias")) return !name.starts_with("blk.0.");
+  if (s.arch == "gpt-oss") return true;
   if (ends(".bias") && !is_bert(s)) return s.arch.starts_with("qwen2") && (has("attn_q.") || has("attn_k.") || has("attn_v."));
   if (is_bert(s)) return !has("attn_q_norm") && !has("attn_k_norm") && !has("attn_norm_2") && !has("ffn_gate");
   return true;
@@ -271,8 +272,8 @@ int main(int argc, char** argv) {
       ->each([&shape](const std::string& name) { presets.at(name)(shape); })
       ->trigger_on_parse();
   app.add_option("--arch", shape.arch, "Architecture")
-      ->check(CLI::IsMember(
-          std::vector<std::string>{"llama", "qwen2", "qwen2vl", "qwen3", "qwen3moe", "gemma2", "gemma3", "glm4moe", "hy_v3", "bert"}))
+      ->check(CLI::IsMember(std::vector<std::string>{"llama", "qwen2", "qwen2vl", "qwen3", "qwen3moe", "gemma2", "gemma3", "gpt-oss",
+                                                     "glm4moe", "hy_v3", "bert"}))
       ->capture_default_str();
   app.add_option("--vocab", shape.vocab, "GGUF file to copy the tokenizer and chat template from")->required()->check(CLI::ExistingFile);
   app.add_option("--type", shape.type, "Type of the matrices")
