@@ -315,6 +315,19 @@ class Assessor {
       return;
     }
     take(std::move(assessment), only_danger);
+    if (whole.find("apply_patch") == std::string::npos && whole.find("applypatch") == std::string::npos) return;
+    // The patch is an argument or a here-document.
+    const auto script = parse_shell(whole, action_);
+    if (!script.ok()) return;
+    for (const auto& one : script->commands) {
+      if (one.words.empty()) continue;
+      const auto program = one.words[0].text.substr(one.words[0].text.rfind('/') + 1);
+      if (program != "apply_patch" && program != "applypatch") continue;
+      std::string patch;
+      for (std::size_t i = 1; i < one.words.size(); ++i) patch += one.words[i].text + "\n";
+      for (const auto& redirect : one.redirects) patch += redirect.body;
+      patches(patch, {});
+    }
   }
   void shell_list(const json::array& list, const std::string& name, std::string_view prefix) {
     std::vector<std::string> words;
@@ -486,6 +499,27 @@ class Assessor {
     if (secrets && sends) observe(Effect::exfiltration, "", text, "sends cookies or stored secrets of a page away");
     if (has("eval(") && (has("atob(") || has("fetch("))) observe(Effect::remote_code, "", text, "runs code that was fetched or decoded");
   }
+  // Notebooks hand "!ls" and cells that begin with "%%bash" to a shell.
+  void notebook_commands(std::string_view text) {
+    const auto begin = text.find_first_not_of(" \t\r\n");
+    if (begin == std::string_view::npos) return;
+    for (const std::string_view mark : {"%%bash", "%%sh", "%%script", "%%system", "%%!"}) {
+      if (text.substr(begin).starts_with(mark))
+        return shell(std::string(text.substr(std::min(text.find('\n', begin), text.size()))), "", true, false);
+    }
+    for (std::size_t at = 0; at < text.size();) {
+      const std::size_t end = std::min(text.find('\n', at), text.size());
+      auto line = text.substr(at, end - at);
+      line.remove_prefix(std::min(line.find_first_not_of(" \t"), line.size()));
+      if (const auto call = line.find("= !"); call != std::string_view::npos) line.remove_prefix(call + 2);
+      for (const std::string_view mark : {"!!", "!", "%sx ", "%system ", "%bash "}) {
+        if (!line.starts_with(mark)) continue;
+        shell(std::string(line.substr(mark.size())), "", false, false);
+        break;
+      }
+      at = end + 1;
+    }
+  }
   void code(const std::string& text, std::string language) {
     if (text.find_first_not_of(" \t\r\n") == std::string::npos) return;
     language = lowered(language);
@@ -497,6 +531,7 @@ class Assessor {
     if (one_of(language, {"pl"})) language = "perl";
     if (one_of(language, {"postgres", "postgresql", "mysql", "sqlite"})) language = "sql";
     if (one_of(language, {"python", "perl", "ruby", "node", "php", "awk", "sql"})) {
+      if (language == "python") notebook_commands(text);
       auto assessment = assess_code(language, text, action_);
       if (!assessment.problem.empty() && out_.problem.empty()) out_.problem = std::move(assessment.problem);
       return take(std::move(assessment), false);
@@ -622,7 +657,21 @@ class Assessor {
       const auto* argument = match(entry, plain);
       if (within != nullptr && (argument == nullptr || argument->name == "*")) argument = within;
       if (argument == nullptr) {
-        uses.unlisted.emplace_back(key, &member.value());
+        // A wrapper around arguments that have names of their own.
+        const auto& value = member.value();
+        if (value.is_object()) {
+          gather(entry, value.get_object(), nullptr, uses);
+        } else if (value.is_array() && !value.get_array().empty() && value.get_array()[0].is_object()) {
+          for (const auto& item : value.get_array()) {
+            if (item.is_object()) {
+              gather(entry, item.get_object(), nullptr, uses);
+            } else {
+              uses.unlisted.emplace_back(key, &item);
+            }
+          }
+        } else {
+          uses.unlisted.emplace_back(key, &value);
+        }
         continue;
       }
       place(entry, *argument, key, member.value(), uses);
@@ -668,7 +717,8 @@ class Assessor {
     files(entry, uses);
     network(uses);
     attachments(uses);
-    for (const auto& [key, value] : uses.unlisted) sniff(key, *value, Verb::none, {}, true);
+    const bool executes = std::find(entry.effects.begin(), entry.effects.end(), Effect::execute) != entry.effects.end();
+    for (const auto& [key, value] : uses.unlisted) sniff(key, *value, executes ? Verb::runs : Verb::none, {}, true);
     for (const auto effect : entry.effects) {
       // What the arguments told more exactly is not said twice.
       const bool told = std::any_of(out_.observations.begin() + static_cast<std::ptrdiff_t>(before), out_.observations.end(),

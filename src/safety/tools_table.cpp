@@ -173,6 +173,8 @@ constexpr std::array rows{
     Row{"execinpod podexec kubectlexec podsexec", "pod podname name namespace container context:data command cmd args:shell", "execute"},
     Row{"removecontainer stopcontainer restartcontainer removeimage removevolume removenetwork podsdelete deletepod", "*:data", "change"},
 
+    Row{"computer computeruse desktop", "action coordinate startcoordinate scrolldirection scrollamount duration region:data", "execute"},
+
     // Databases.
     Row{"sql query executesql runsql execsql runquery executequery querydatabase dbquery sqlquery readquery writequery dbexecute "
         "postgresquery mysqlquery sqlitequery "
@@ -286,6 +288,16 @@ bool begins_with_reading(std::string_view own) {
   return std::find(verbs.begin(), verbs.end(), first) != verbs.end();
 }
 
+bool is_service(std::string_view word) {
+  static constexpr std::array<std::string_view, 34> services{
+      "github", "gitlab",  "gitea",      "bitbucket", "jira",       "confluence", "slack",   "notion",  "linear",
+      "asana",  "trello",  "discord",    "telegram",  "teams",      "gmail",      "outlook", "google",  "gdrive",
+      "drive",  "browser", "playwright", "puppeteer", "chrome",     "sentry",     "zendesk", "hubspot", "airtable",
+      "figma",  "stripe",  "shopify",    "fs",        "filesystem", "mongodb",    "redis"};
+  const std::string plain = plain_name(word);
+  return std::find(services.begin(), services.end(), plain) != services.end();
+}
+
 }  // namespace
 
 std::string_view name(Use use) { return uses[static_cast<std::size_t>(use)]; }
@@ -354,6 +366,13 @@ const ToolEntry* ToolTable::find(std::string_view tool) const {
   const auto better = [&](std::size_t index) { return best == entries_.size() || index > best; };
   for (const auto* text : {&whole, &last}) {
     if (const auto found = plain_.find(*text); found != plain_.end() && better(found->second)) best = found->second;
+  }
+  // "github_create_issue": the server stands before the name without a mark of its own.
+  if (best == entries_.size()) {
+    const auto end = own.find_first_of("_-");
+    if (end != std::string_view::npos && is_service(own.substr(0, end))) {
+      if (const auto found = plain_.find(plain_name(own.substr(end + 1))); found != plain_.end()) best = found->second;
+    }
   }
   const bool reads = best == entries_.size() && begins_with_reading(own);
   for (auto it = globs_.rbegin(); it != globs_.rend() && better(*it); ++it) {
