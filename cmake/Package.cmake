@@ -23,7 +23,7 @@ string(STRIP "${LLAMA_LICENCE}" LLAMA_LICENCE)
 string(REGEX REPLACE "\n\n" "\n.\n" LLAMA_LICENCE "${LLAMA_LICENCE}")
 string(REGEX REPLACE "\n" "\n " LLAMA_LICENCE " ${LLAMA_LICENCE}")
 configure_file(packaging/copyright.in "${CMAKE_BINARY_DIR}/packaging/copyright" @ONLY)
-install(FILES "${CMAKE_BINARY_DIR}/packaging/copyright" README.md docs/configuration.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT hearth)
+install(FILES "${CMAKE_BINARY_DIR}/packaging/copyright" README.md docs/configuration.md docs/policy.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT hearth)
 install(FILES assets/README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME hearth-nano-0.md COMPONENT hearth)
 
 # The program writes its own completion scripts, so they match its flags.

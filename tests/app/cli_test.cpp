@@ -88,6 +88,11 @@ TEST_F(Cli, HelpOfEveryCommandHasExamples) {
                                                                                        {"models", "list"},
                                                                                        {"models", "inspect"},
                                                                                        {"models", "verify"},
+                                                                                       {"policy"},
+                                                                                       {"policy", "check"},
+                                                                                       {"policy", "test"},
+                                                                                       {"policy", "explain"},
+                                                                                       {"policy", "show"},
                                                                                        {"doctor"},
                                                                                        {"version"},
                                                                                        {"completion"}}) {
@@ -549,6 +554,57 @@ TEST_F(Cli, ChatSaysWhatItCannotDo) {
   done = run({"chat", "--url", "http://127.0.0.1:1"}, {}, "  \n");
   EXPECT_EQ(done.exit_code, 1);
   EXPECT_HAS(done.err, "standard input holds no question");
+}
+
+TEST_F(Cli, PolicyIsCheckedWithThePlaceOfItsMistake) {
+  const auto good = write("good.hearth", "include shipped\nDENY no-cat\n  when program \"cat\"\n  reason \"no\"\n  match \"cat x\"\n");
+  auto done = run({"policy", "check", good});
+  EXPECT_EQ(done.exit_code, 0) << done.err;
+  EXPECT_HAS(done.out, "1 rule and 48 shipped ones, no mistakes");
+  const auto bad = write("bad.hearth", "DENY no-cat\n  when progam \"cat\"\n  reason \"no\"\n");
+  done = run({"policy", "check", bad});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "hearth: " + bad + ":2:8: \"progam\" is no condition and was not defined above; did you mean \"program\"?");
+  EXPECT_EQ(run({"policy", "check", (home_ / "none").string()}).exit_code, 1);
+  EXPECT_EQ(run({"policy", "check"}).exit_code, 2);
+  EXPECT_EQ(run({"policy"}).exit_code, 2);
+  done = run({"policy", "show"});
+  EXPECT_EQ(done.exit_code, 0);
+  EXPECT_EQ(done.out, read(HEARTH_SOURCE_DIR "/assets/policy.hearth"));
+}
+
+TEST_F(Cli, PolicyTestListsEveryExampleAndCaseThatFails) {
+  const auto policy = write(
+      "p.hearth", "DENY no-cat\n  when program \"cat\"\n  reason \"no\"\n  match \"ls\"\n  not_match \"cat x\"\n  match \"cat x y\"\n");
+  const auto cases = write("c.cases", "expect blocked \"cat x\"\nexpect released \"cat y\"\n");
+  auto done = run({"policy", "test", policy, "--cases", cases});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.out, ":4: no-cat: match \"ls\"");
+  EXPECT_HAS(done.out, ":5: no-cat: not_match \"cat x\"");
+  EXPECT_HAS(done.out, cases + ":2: expect released \"cat y\"");
+  EXPECT_HAS(done.out, "1 of 3 examples hold, 1 of 2 cases pass");
+  done = run({"policy", "test"});
+  EXPECT_EQ(done.exit_code, 0) << done.out;
+}
+
+TEST_F(Cli, PolicyExplainsACallFromArgumentsAndFromStandardInput) {
+  auto done = run({"policy", "explain", "ls && rm -rf /"});
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.out, "DENY by the gate of filesystem_destruction");
+  EXPECT_HAS(done.out, "\n  ls && rm -rf /\n        ^^^^^^^^\n");
+  EXPECT_HAS(done.out, "wipe-everything");
+  done = run({"policy", "explain", "ls -la"});
+  EXPECT_EQ(done.exit_code, 0) << done.out;
+  EXPECT_HAS(done.out, "ALLOW: no rule and no gate objects");
+  done = run({"policy", "explain", "--json"}, {}, R"({"function": {"name": "Read", "arguments": "{\"path\": \"~/.ssh/id_rsa\"}"}})");
+  EXPECT_EQ(done.exit_code, 1);
+  const auto parsed = parse_json(done.out);
+  ASSERT_TRUE(parsed.ok()) << done.out;
+  EXPECT_EQ(parsed->at("decision").as_string(), "DENY");
+  EXPECT_EQ(parsed->at("effects").at(0).at("effect").as_string(), "credential_access");
+  EXPECT_EQ(run({"policy", "explain", "--tool", "Write", R"({"file_path": "~/.bashrc", "content": "x"})"}).exit_code, 1);
+  done = run({"policy", "explain"}, {}, "ls");
+  EXPECT_EQ(done.exit_code, 1);
 }
 
 }  // namespace
