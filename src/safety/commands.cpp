@@ -218,8 +218,10 @@ std::string_view language_of(std::string_view program) {
 bool names_secret(std::string_view name) {
   const std::string low = lower_case(name);
   for (const std::string_view word : {"secret", "token", "passw", "passwd", "api_key", "apikey", "private", "credential", "access_key",
-                                      "auth_key", "pgpassword", "_key", "_pat", "_pass", "session_id", "cookie"})
+                                      "auth_key", "pgpassword", "session_id", "cookie"})
     if (low.find(word) != std::string::npos) return true;
+  for (const std::string_view end : {"_key", "_pat", "_pass", "_pwd"})
+    if (low.ends_with(end)) return true;
   return low == "key" || low == "pass" || low == "pwd_" || low == "auth";
 }
 
@@ -363,6 +365,11 @@ Arguments parse_arguments(const std::vector<Word>& words, std::size_t from, cons
     }
     for (std::size_t at = 1; at < text.size(); ++at) {
       const OptionSpec* spec = grammar.letter(text[at]);
+      if (spec && spec->role == Role::digits) {
+        out.options.push_back({.name = spec->names.front(), .spec = spec});
+        while (at + 1 < text.size() && text[at + 1] >= '0' && text[at + 1] <= '9') ++at;
+        continue;
+      }
       if (spec && spec->role != Role::none) {
         std::optional<std::size_t> rest;
         if (at + 1 < text.size()) rest = at + 1;
@@ -387,6 +394,7 @@ void Flow::join(const Flow& other) {
   local |= other.local;
   shell |= other.shell;
   any |= other.any;
+  endless |= other.endless;
   if (text && other.text) {
     *text += *other.text;
   } else {
@@ -459,7 +467,10 @@ void Context::read(const Word& word) {
     report(site.on_read, "reads " + described(path, site), path, word.exact && !has_glob(path));
     return;
   }
-  if (site.place == Place::harmless) return report(Effect::compute, "reads a harmless device", path);
+  if (site.place == Place::harmless) {
+    output.endless = output.endless || path == "/dev/zero" || path == "/dev/full" || path == "/dev/urandom" || path == "/dev/random";
+    return report(Effect::compute, "reads a harmless device", path);
+  }
   output.local = true;
   report(Effect::read, "reads " + short_text(path), path, word.exact);
 }
@@ -487,7 +498,9 @@ void Context::write(const Word& word) {
   if (site.place == Place::harmless) return report(Effect::compute, "writes to a harmless device", path);
   if (is_dangerous(site.on_write)) {
     const bool plain_place = site.what.empty() || site.place == Place::home;
-    if ((wholly_unknown(path) || (adrift() && word.text[0] != '/' && starts_with(path, "/?")) || begins_unknown(word)) && plain_place)
+    if ((wholly_unknown(path) || starts_with(path, "/?/" + std::string(unknown_part)) ||
+         (adrift() && word.text[0] != '/' && starts_with(path, "/?")) || begins_unknown(word)) &&
+        plain_place)
       return report(Effect::write, "writes to a file that cannot be told", path, false);
     std::string reason = "writes to " + described(path, site);
     if (site.on_write == Effect::filesystem_destruction) reason += ", outside of the workspace; write inside the workspace or /tmp instead";
@@ -740,12 +753,11 @@ void assess_words(Context& context);
 // A command that may have ended up in a list of arguments.
 bool starts_command(std::string_view word) {
   static const std::unordered_set<std::string> wrapped{
-      "rm",        "rmdir",    "unlink",  "shred",    "dd",      "wipefs",  "fdisk", "parted",   "curl",   "wget",   "nc",      "ncat",
-      "socat",     "ssh",      "scp",     "chmod",    "chown",   "chgrp",   "find",  "tar",      "git",    "docker", "podman",  "kubectl",
-      "systemctl", "iptables", "useradd", "usermod",  "sudo",    "su",      "doas",  "crontab",  "cp",     "mv",     "tee",     "ln",
-      "cat",       "head",     "tail",    "base64",   "xxd",     "openssl", "psql",  "mysql",    "eval",   "exec",   "env",     "busybox",
-      "truncate",  "mkfs",     "insmod",  "modprobe", "xargs",   "sed",     "awk",   "shutdown", "reboot", "pkill",  "killall", "rsync",
-      "gcore",     "mount",    "umount",  "chroot",   "nsenter", "setcap",  "chattr"};
+      "rm",        "rmdir",    "unlink",  "shred",   "dd",    "wipefs", "fdisk",   "parted",   "curl",   "wget",   "nc",       "ncat",
+      "socat",     "ssh",      "scp",     "chmod",   "chown", "chgrp",  "find",    "tar",      "git",    "docker", "podman",   "kubectl",
+      "systemctl", "iptables", "crontab", "cp",      "mv",    "tee",    "ln",      "cat",      "head",   "tail",   "base64",   "xxd",
+      "openssl",   "psql",     "mysql",   "eval",    "exec",  "env",    "busybox", "truncate", "mkfs",   "insmod", "modprobe", "xargs",
+      "sed",       "awk",      "pkill",   "killall", "rsync", "gcore",  "chroot",  "nsenter",  "setcap", "chattr"};
   const std::string name = program_name(word);
   return wrapped.contains(name) || starts_with(name, "mkfs.") ||
          (is_shell(name) && name != "rc" && name != "es" && name != "nu" && name != "posh");
@@ -891,6 +903,7 @@ void Context::scan(const Word& word) {
 void Context::apply(Role role, const Word& word) {
   switch (role) {
     case Role::none:
+    case Role::digits:
     case Role::ignored: return;
     case Role::scan: return scan(word);
     case Role::read: return read(word);
@@ -1065,9 +1078,23 @@ void unknown_program(Context& c) {
   } else {
     c.report(Effect::execute, "runs " + short_text(c.program), c.program);
   }
+  // What programs nobody knows call their gravest commands.
+  std::size_t operands = 0;
+  for (std::size_t i = 1; i < c.words.size() && operands < 2; ++i) {
+    const std::string verb = lower_case(c.words[i].text);
+    if (verb.empty() || verb[0] == '-') continue;
+    ++operands;
+    if (verb == "destroy" || verb == "nuke" || verb == "wipe" || verb == "erase" || verb == "factory-reset" || verb == "purge-all" ||
+        verb.ends_with(":destroy") || verb == "delete-all" || verb == "destroy-all")
+      c.report(Effect::filesystem_destruction, c.program + " " + verb + " may delete more than can be told", {}, false);
+    else if ((verb == "upload" || verb == "upload-file" || verb == "share") && i + 1 < c.words.size())
+      c.report(Effect::exfiltration, c.program + " " + verb + " may send files to another machine", {}, false);
+  }
   for (std::size_t i = 1; i < c.words.size(); ++i) {
     const Word& word = c.words[i];
-    if (word.exact && starts_command(word.text) && !starts_with(word.text, "-")) {
+    if (word.exact && starts_command(word.text) && !starts_with(word.text, "-") && i + 1 < c.words.size()) {
+      // "tool init bash": a shell's name without a command is only its name.
+      if (is_shell(program_name(word.text)) && c.words[i + 1].text != "-c" && c.words[i + 1].text != "-i") continue;
       // Perhaps a wrapper: what it might start is judged for its dangers alone.
       const std::size_t before = c.run.out.observations.size();
       c.command_words({c.words.begin() + static_cast<std::ptrdiff_t>(i), c.words.end()}, c.program);
@@ -1093,10 +1120,30 @@ void unknown_program(Context& c) {
   for (std::size_t i = 1; i < c.words.size(); ++i) c.scan(c.words[i]);
 }
 
+// Frameworks bring commands of their own that drop and make the database anew.
+void resets_database(Context& c) {
+  bool migrate = false, database = false, manage = false;
+  for (const auto& word : c.words) {
+    const std::string& text = word.text;
+    for (const std::string_view task :
+         {"db:drop", "db:reset", "db:purge", "db:wipe", "db:fresh", "migrate:fresh", "migrate:reset", "migrate:refresh", "db:migrate:reset",
+          "db:schema:load", "schema:drop", "database:drop", "db:drop:all", "db:setup:fresh"})
+      if (text == task || (starts_with(text, task) && text[task.size()] == ':'))
+        return c.report(Effect::database_destruction, text + " drops the database or its tables", text);
+    if (text.ends_with("manage.py") || text == "django-admin") manage = true;
+    if (manage && (text == "flush" || text == "reset_db" || text == "sqlflush"))
+      return c.report(Effect::database_destruction, text + " empties the database");
+    if (text == "migrate") migrate = true;
+    if (text == "database" || text == "db") database = true;
+    if ((migrate && text == "reset") || (database && text == "drop") || text == "--force-reset")
+      return c.report(Effect::database_destruction, "drops the database or its tables");
+  }
+}
+
 void assess_words(Context& c) {
   const Word& first = c.words.front();
   // A program that cannot be told.
-  if (!first.exact || (first.glob && has_glob(first.text))) {
+  if (!first.exact || (first.glob && has_glob(first.text) && first.text != "[" && first.text != "[[")) {
     const Flow flow = c.flow_of(first);
     if (flow.network || flow.decoded) {
       c.report(Effect::remote_code, "runs what was fetched or decoded");
@@ -1133,6 +1180,7 @@ void assess_words(Context& c) {
     }
     return;
   }
+  resets_database(c);
   if (const Handler handler = find_handler(c.program)) return handler(c);
   if (apply_table(c)) return;
   // Look-alikes of well-known names: RM on a file system without case, digits for letters.
@@ -1189,11 +1237,40 @@ void assess_redirects(Context& c) {
     if (c.program == "echo" || c.program == "printf" || c.program == "cat") c.run.files[path] = c.output;
     else c.run.files[path].join(c.output);
     c.write(redirect.target);
+    if (c.output.endless && site_of(path, c.where()).place != Place::harmless) c.report(Effect::tampering, "fills the disk", path);
     if (redirect.kind == Redirect::Kind::write && c.words.empty()) {
       // "> file" alone empties it.
       continue;
     }
   }
+}
+
+bool runs_elsewhere(const std::string& wrapper) {
+  const std::string_view name = std::string_view(wrapper).substr(0, wrapper.find(' '));
+  return name == "docker" || name == "podman" || name == "nerdctl" || name == "kubectl" || name == "oc" || name == "docker-compose" ||
+         name == "ssh" || name == "mosh" || name == "autossh";
+}
+
+// "$(pwd)" is the folder the command runs in.
+const std::vector<Word>* with_folder(const Run& run, std::size_t index, const Command& command, std::vector<Word>& changed) {
+  if (index == 0 || std::none_of(command.words.begin(), command.words.end(), [](const Word& w) { return w.substitution && !w.exact; }))
+    return &command.words;
+  const Command& before = run.script.commands[index - 1];
+  if (before.depth != command.depth + 1 || before.pipe_from >= 0 || before.words.empty()) return &command.words;
+  const bool asks = before.words.size() == 1 ? before.words[0].text == "pwd"
+                                             : before.words.size() == 3 && before.words[0].text == "git" &&
+                                                   before.words[1].text == "rev-parse" && before.words[2].text == "--show-toplevel";
+  if (!asks || (index >= 2 && run.script.commands[index - 2].depth > command.depth)) return &command.words;
+  const std::string folder = command.folder.empty() ? run.action.where.working_folder : command.folder;
+  if (folder.empty() || starts_with(folder, "/?")) return &command.words;
+  changed = command.words;
+  for (auto& word : changed) {
+    const auto at = word.text.find(unknown_part);
+    if (!word.substitution || at == std::string::npos) continue;
+    word.text.replace(at, unknown_part.size(), folder);
+    word.exact = word.text.find(unknown_part) == std::string::npos;
+  }
+  return &changed;
 }
 
 bool same_single_word(const Command& a, const Command& b) {
@@ -1208,15 +1285,18 @@ void assess_run(Run& run) {
   static const std::vector<Word> no_words;
   for (std::size_t i = 0; i < commands.size(); ++i) {
     const Command& command = commands[i];
-    const std::vector<Word>* words = &command.words;
+    std::vector<Word> placed_folder;
+    const std::vector<Word>* words = with_folder(run, i, command, placed_folder);
     std::vector<Word> extended;
+    // What runs in a container or on another machine was judged with the command that starts it there.
+    if (std::any_of(command.wrappers.begin(), command.wrappers.end(), runs_elsewhere)) continue;
     // xargs: what came through the pipe becomes arguments.
     const bool by_find = std::any_of(command.wrappers.begin(), command.wrappers.end(),
                                      [](const std::string& w) { return starts_with(w, "find") || starts_with(w, "fd"); });
     std::optional<std::vector<Word>> items;
     if (command.appends_arguments && !by_find && command.pipe_from >= 0) items = Context::items_of(run, command.pipe_from);
     if (command.appends_arguments && !by_find) {
-      extended = command.words;
+      extended = *words;
       if (!items) items = std::vector<Word>{{.text = std::string(unknown_part), .exact = false}};
       bool placed = false;
       for (std::size_t w = 1; w < extended.size(); ++w) {
@@ -1236,8 +1316,9 @@ void assess_run(Run& run) {
     Context c(run, i, command, name, words->empty() ? no_words : *words);
     if (command.pipe_from >= 0 && static_cast<std::size_t>(command.pipe_from) < i) {
       c.input = run.flows[static_cast<std::size_t>(command.pipe_from)];
-      if (same_single_word(command, commands[static_cast<std::size_t>(command.pipe_from)]) && !is_shell(name) && name != "cat" &&
-          name != "sort" && name != "uniq" && name != "tac" && name != "rev")
+      const Command& source = commands[static_cast<std::size_t>(command.pipe_from)];
+      const bool again = std::find(command.wrappers.begin(), command.wrappers.end(), "recursion") != command.wrappers.end();
+      if (same_single_word(command, source) && (command.background || source.background || again) && !find_handler(name))
         c.report(Effect::tampering, "a function that starts itself twice fills the process table (a fork bomb)", name);
     }
     for (const auto& redirect : command.redirects) {
@@ -1271,6 +1352,13 @@ void assess_run(Run& run) {
       assess_assignment(c, assignment);
     }
     assess_wrappers(c);
+    // A shell that the parser looked into, because it knew what was decoded for it.
+    if (c.input.decoded && std::any_of(command.wrappers.begin(), command.wrappers.end(),
+                                       [](const std::string& w) { return is_shell(program_name(w.substr(0, w.find(' ')))); }))
+      c.report(Effect::remote_code, "runs what was decoded at run time; write the command in clear");
+    if (command.appends_arguments && (c.input.network || c.input.decoded) && !by_find && !language_of(c.program).empty() &&
+        c.program != "awk")
+      c.report(Effect::remote_code, "runs what was fetched or decoded");
     if (!c.words.empty()) assess_words(c);
     assess_redirects(c);
     if (c.words.empty() && command.redirects.empty() && !command.assignments.empty()) c.report(Effect::compute, "sets variables");

@@ -272,6 +272,15 @@ class Lexer {
       }
     }
     if (c == '<' && (family_ == Family::perl || family_ == Family::ruby || family_ == Family::php) && heredoc()) return;
+    if (c == '<' && family_ == Family::perl && rest.size() > 2 &&
+        (rest[1] == '/' || rest[1] == '~' || rest[1] == '*' || rest[1] == '.')) {  // <*.c> is a glob
+      const auto end = rest.find('>');
+      if (end != std::string_view::npos && rest.substr(0, end).find('\n') == std::string_view::npos) {
+        push(Kind::text, std::string(rest.substr(1, end - 1)));
+        at_ += end + 1;
+        return;
+      }
+    }
     static constexpr std::array<std::string_view, 19> signs{
         "===", "!==", "...", "<<=", "=>", "->", "::", "==", "!=", "<=", ">=", "&&", "||", "..", "|&", ">>", "+=", ".=", "?."};
     for (const auto sign : signs)
@@ -964,6 +973,14 @@ class Evaluator {
       : c_(context), language_(language), family_(family_of(language)), t_(std::move(tokens)) {}
 
   void run() {
+    // Names of loops and comprehensions stand for one of what they run over; comprehensions use them before they say so.
+    for (std::size_t i = 0; i + 3 < t_.size(); ++i)
+      if (t_[i].kind == Kind::name && t_[i].text == "for" && t_[i + 1].kind == Kind::name && t_[i + 2].text == "in" &&
+          ++loops_seen_ <= 64) {
+        at_ = i + 3;
+        bind_loop(t_[i + 1].text);
+      }
+    at_ = 0;
     while (at_ < t_.size()) {
       const std::size_t before = at_;
       statement();
@@ -1049,6 +1066,23 @@ class Evaluator {
   }
 
   // What follows an expression in some languages: with open(…) as f; "cmd" | getline; print … > "file".
+  void bind_loop(const std::string& name) {
+    Value over = expression(deepest_expression / 2);
+    if (over.list) {
+      Value one = over.items.size() == 1 ? over.items.front() : unknown_like(over);
+      if (over.items.size() > 1) {
+        // Any of them: the first that is a known text stands for all, the others are told apart by being inexact.
+        for (const auto& item : over.items)
+          if (item.known) one = item;
+        one.exact = false;
+      }
+      variables_[name] = std::move(one);
+    } else if (over.file || over.known) {
+      over.exact = false;
+      variables_[name] = std::move(over);
+    }
+  }
+
   void trailing(const Value& value) {
     if (family_ == Family::python && is_name("as") && at_ + 1 < t_.size() && t_[at_ + 1].kind == Kind::name) {
       variables_[t_[at_ + 1].text] = value;
@@ -1583,6 +1617,7 @@ class Evaluator {
       return unknown_value();
     }
     target_ = word;
+    if (word == "fork" && (family_ == Family::perl || family_ == Family::ruby) && !is("(")) ++forks_;
     if (const auto known = variables_.find(word); known != variables_.end()) return known->second;
     if (word == "ENV" || word == "environ" || word == "$ENV" || word == "$_ENV" || word == "$_SERVER" || word == "ENVIRON") {
       Value value = path_value("environment");
@@ -1636,14 +1671,13 @@ class Evaluator {
         continue;
       }
       if (is("[") && !t_[at_].spaced) {
-        const std::size_t begin = at_++;
+        ++at_;
         // A slice by -1 turns the text round.
-        if (is(":") && is(":", 1) && is("-", 2) && at_ + 3 < t_.size() && t_[at_ + 3].text == "1" && is("]", 4)) {
-          at_ += 5;
+        if (is("::") && is("-", 1) && at_ + 2 < t_.size() && t_[at_ + 2].text == "1" && is("]", 3)) {
+          at_ += 4;
           std::reverse(value.text.begin(), value.text.end());
           continue;
         }
-        (void)begin;
         std::vector<Value> index = arguments("]", depth);
         value = indexed(std::move(value), index);
         continue;
@@ -1777,6 +1811,11 @@ class Evaluator {
     if (name == "read" || name == "readlines" || name == "text" || name == "json" || name == "content" || name == "body" ||
         name == "getvalue" || name == "communicate" || name == "stdout" || name == "readline" || name == "then" || name == "recv") {
       value.known = value.known && !value.flow.network;
+      for (const auto& arg : args)
+        if (arg.path && value.flow.network &&
+            (arg.text == "eval" || arg.text == "Function" || arg.text.ends_with(".eval") || arg.text.ends_with("exec") ||
+             arg.text.ends_with("execSync")))
+          c_.report(Effect::remote_code, "runs what it fetches");
       if (name == "then") return value;
       return value;
     }
@@ -2387,7 +2426,7 @@ class Evaluator {
         }
         if (function.name == "assert" || function.name == "compile") return result;
         if (args[0].flow.network || args[0].flow.decoded) c_.report(Effect::remote_code, "runs program text that was fetched or decoded");
-        else if (args[0].list || (args[0].path && family_ == Family::ruby)) return result;
+        else if (args[0].list) return result;
         else if (function.name == "load" && family_ != Family::lua) return result;
         else c_.report(Effect::unknown, "runs program text that cannot be told before it runs", {}, false);
         return result;
@@ -2476,6 +2515,8 @@ class Evaluator {
       case Does::read:
         if (args.empty()) return result;
         if (args[0].list || (args[0].path && !args[0].known)) return result;
+        if (args[0].known && looks_like_url(args[0].text) && (args[0].flow.secret || args[0].flow.local))
+          c_.send_flow(args[0].flow, host, "in the address");
         return read_file(word(0));
       case Does::read_text: return result;
       case Does::open: {
@@ -2645,6 +2686,7 @@ class Evaluator {
   bool spawns_shell_ = false;
   bool loops_ = false;
   int forks_ = 0;
+  int loops_seen_ = 0;
   bool printing_ = false;
   bool getline_ = false;
 };

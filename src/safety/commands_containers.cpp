@@ -58,7 +58,8 @@ void run_container(Context& c, const std::vector<Word>& words, std::size_t from)
     const Word& value = option.value;
     switch (static_cast<char>(option.spec->role)) {
       case 'v': {
-        const auto colon = value.text.find(':', value.text.size() > 1 && value.text[1] == ':' ? 2 : 0);
+        const auto colon =
+            value.text.find(':', value.text.size() > 1 && value.text[1] == ':' && value.text[0] != '/' && value.text[0] != '.' ? 2 : 0);
         host_mount(c, part_of(value, 0, colon), value.text.ends_with(":ro"));
         break;
       }
@@ -284,6 +285,7 @@ void docker(Context& c) {
   }
   if (noun == "plugin" && (verb == "install" || verb == "enable"))
     return c.report(Effect::supply_chain, "installs a plugin of the container engine");
+  if (noun == "node" && (verb == "ls" || verb == "ps" || verb == "inspect")) return c.report(Effect::list, "tells about a cluster");
   if (noun == "swarm" || noun == "node" || (noun == "service" && verb != "ls" && verb != "ps" && verb != "logs" && verb != "inspect"))
     return c.report(Effect::process_control, "changes a cluster: " + noun + " " + verb);
   if (noun == "secret" || noun == "config")

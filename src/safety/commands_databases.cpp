@@ -91,7 +91,7 @@ void psql(Context& c) {
   }
   to_host(c, args.value("h"));
   c.output.local = true;
-  if (!text) sql_from_input(c);
+  if (!text || c.input.text) sql_from_input(c);
 }
 
 void mysql(Context& c) {
@@ -325,6 +325,12 @@ void restore(Context& c) {
   c.report(Effect::change, "loads a database");
 }
 
+void generic_verbs(Context& c) {
+  for (std::size_t i = 1; i < c.words.size() && i < 4; ++i)
+    if (c.words[i].text == "delete" || c.words[i].text == "drop")
+      return c.report(Effect::database_destruction, c.program + " " + c.words[i].text);
+}
+
 void generic(Context& c) {  // sqlcmd, clickhouse-client, duckdb, cqlsh, …
   static const Grammar grammar(
       "-q,-Q,-e,--query,--execute,--command=q -c=q -f,--file,--queries-file,-i,--init=f -S,--host,-h=_ -U,-u,--user=_ -P,-p?=_ -d=_ -o=W "
@@ -339,6 +345,7 @@ void generic(Context& c) {  // sqlcmd, clickhouse-client, duckdb, cqlsh, …
   }
   for (const auto& operand : args.operands)
     if (operand.text.find(' ') != std::string::npos) c.sql(operand);
+  generic_verbs(c);
   sql_from_input(c);
   c.output.local = true;
   c.report(Effect::query, "asks a database");

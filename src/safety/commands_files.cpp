@@ -33,7 +33,7 @@ void rm(Context& c) {
     if (c.program == "rmdir") {
       const std::string path = c.path_of(operand);
       const Site site = site_of(path, c.where());
-      if (site.place == Place::home || site.place == Place::elsewhere || site.place == Place::workspace || site.place == Place::temporary) {
+      if (site.place == Place::home || site.place == Place::workspace || site.place == Place::temporary) {
         c.report(Effect::remove, "deletes the empty folder " + path, path, operand.exact);
         continue;
       }
@@ -153,6 +153,11 @@ void move(Context& c) {
     }
     if (site.place == Place::credentials) c.read(source);
     if (begins_unknown(source) && site.what.empty()) continue;  // one file by a name that is not known yet
+    const Site goal = site_of(to, c.where());
+    if (!is_dangerous(site.on_remove) && !is_dangerous(goal.on_write) && from != c.where().working_folder && from != ".") {
+      c.report(Effect::remove, "moves " + from, from, source.exact);
+      continue;
+    }
     c.remove(source, false);
   }
   c.write(target);
@@ -173,6 +178,7 @@ void link(Context& c) {
     sources.pop_back();
     into_folder = sources.size() > 1 || target.text.ends_with('/') || target.text == ".";
   }
+  std::vector<std::pair<std::string, std::string>> made;
   for (const auto& source : sources) {
     const std::string from = c.path_of(source);
     const Site site = site_of(from, c.where());
@@ -186,11 +192,12 @@ void link(Context& c) {
     } else if (site.place == Place::root || (site.place == Place::home && site.what == "a whole home folder")) {
       c.report(Effect::filesystem_destruction, "links the whole of " + from + " under another name", from, source.exact);
     }
-    c.run.links[at] = from;
+    made.emplace_back(at, from);
     remember_copy(c, source, target, into_folder);
   }
   // A link of one's own in one's own folders is a file like others; the link in ~/.local/bin or /usr is not.
   c.write(target);
+  for (auto& [at, from] : made) c.run.links[at] = std::move(from);
 }
 
 void install(Context& c) {

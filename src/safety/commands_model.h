@@ -39,6 +39,7 @@ enum class Role : char {
   host = 'H',
   sql = 'Q',
   folder = 'F',  // an output folder
+  digits = '9',  // attached digits, if any
   script = 'I',  // a file of instructions for the program itself
 };
 
@@ -96,6 +97,7 @@ struct Flow {
   bool local = false;    // content of files, the environment, what programs say about the machine
   bool shell = false;    // what a shell that reads its input prints
   bool any = false;      // something that cannot be told
+  bool endless = false;  // does not stop by itself
   std::optional<std::string> text;
 
   void join(const Flow& other);

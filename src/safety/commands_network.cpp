@@ -150,6 +150,11 @@ void curl(Context& c) {
   }
   if (const Word* method = args.value("X"); method && method->text != "GET" && method->text != "HEAD" && method->text != "OPTIONS")
     sends = true;
+  if (const Word* method = args.value("X"); method && method->text == "DELETE")
+    for (const auto& url : urls)
+      if (url.text.find("/_all") != std::string::npos || url.text.find('*') != std::string::npos || url.text.ends_with(":9200") ||
+          url.text.ends_with(":9200/"))
+        c.report(Effect::database_destruction, "deletes every index of a search server", host);
   for (const auto& url : urls) {
     // An operand after "-o" belongs to it; file:// is a read.
     visit(c, url, sends && !is_metadata_host(host_of(url.text)));
@@ -375,7 +380,10 @@ void remote_command(Context& c, const Word& text, const std::string& host) {
   Run run{.script = c.run.script, .action = there, .out = aside, .depth = c.run.depth + 1};
   if (text.exact) assess_into(run, text.text, true, "ssh", {});
   for (auto& observation : aside.observations) {
-    if (!is_dangerous(observation.effect)) continue;
+    // Files over there are not this machine's: only what deletes them is.
+    if (!is_dangerous(observation.effect) ||
+        (observation.effect == Effect::filesystem_destruction && observation.reason.find("deletes") == std::string::npos))
+      continue;
     observation.reason += ", on " + host;
     c.run.out.observations.push_back(std::move(observation));
   }
@@ -409,6 +417,8 @@ void ssh(Context& c) {
   } else {
     c.report(Effect::execute, "connects to " + host, host, args.operands.front().exact);
   }
+  if (has_input(c) && (c.input.network || c.input.decoded) && args.operands.size() > 1 && is_shell(program_name(args.operands[1].text)))
+    c.report(Effect::remote_code, "runs what was fetched or decoded on " + host, host);
   if (has_input(c) && (c.input.local || c.input.secret || c.input.any || c.input.shell)) {
     if (c.input.shell) c.report(Effect::remote_code, "connects a shell to " + host, host);
     else c.send_flow(c.input, host, "from its input");
@@ -547,7 +557,6 @@ constexpr auto programs = std::to_array<Named>({
     {"dbclient", ssh},
     {"scp", secure_copy},
     {"pscp", secure_copy},
-    {"sftp", secure_copy},
     {"rcp", secure_copy},
     {"rsync", rsync},
 });

@@ -53,6 +53,9 @@ void package(Context& c, const Word& word) {
     if (starts_with(low, "file://")) return c.report(Effect::install, "installs a local package", text);
     return source("from " + host + " (" + text + ")");
   }
+  const bool of_system =
+      low.ends_with(".deb") || low.ends_with(".rpm") || low.ends_with(".apk") || low.ends_with(".snap") || low.ends_with(".vsix");
+  if (of_system) return source("a package file");
   if (text == "." || text[0] == '/' || starts_with(text, "./") || starts_with(text, "../") || text[0] == '~' || starts_with(text, ".[")) {
     const std::string path = c.path_of(part_of(word, 0, text.find('[')));
     const Site site = site_of(path, c.where());
@@ -315,7 +318,7 @@ void npm(Context& c) {
     if (v == "publish" && std::any_of(c.words.begin(), c.words.end(), [](const Word& w) { return w.text == "--dry-run"; }))
       return c.report(Effect::list, "tells what it would publish");
     if (v == "access" || v == "dist-tag" || v == "owner" || v == "team" || v == "org")
-      if (!verb.rest.empty() && (verb.rest[0].text == "ls" || verb.rest[0].text == "list"))
+      if (!verb.rest.empty() && (verb.rest[0].text == "ls" || verb.rest[0].text == "list" || verb.rest[0].text == "get"))
         return c.report(Effect::list, "asks the registry");
     return c.report(Effect::supply_chain, "npm " + v + " changes what others install");
   }
@@ -519,6 +522,9 @@ void sources_tool(Context& c) {
   if (c.program == "apt-key" && c.words.size() > 1 &&
       (c.words[1].text == "list" || c.words[1].text == "finger" || c.words[1].text == "export"))
     return c.report(Effect::list, "lists keys");
+  if ((c.program == "trust" && c.words.size() > 1 && c.words[1].text == "list") ||
+      (c.program == "pacman-key" && c.words.size() > 1 && starts_with(c.words[1].text, "--list")))
+    return c.report(Effect::list, "lists keys");
   c.report(Effect::supply_chain, "changes where packages come from or whom they are trusted from");
 }
 
@@ -611,6 +617,7 @@ void language_packages(Context& c) {
     }
     return c.report(Effect::install, "installs packages");
   }
+  if (c.program == "dotnet" && v == "publish") return c.report(Effect::execute, "builds for distribution");
   if (v == "publish" || v == "push" || v == "yank" || v == "owner" || v == "login" || v == "signin" || v == "release" || v == "deploy" ||
       v == "unyank" || v == "upload") {
     if (v == "publish" &&

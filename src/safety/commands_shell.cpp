@@ -15,8 +15,10 @@ bool nested(const Context& c) { return c.run.depth > 0 || !c.command.wrappers.em
 // Program text that comes through standard input.
 void from_input(Context& c, std::string_view language) {
   const Flow& flow = c.input;
-  const bool redirected = std::any_of(c.command.redirects.begin(), c.command.redirects.end(),
-                                      [](const Redirect& r) { return r.kind == Redirect::Kind::read || r.kind == Redirect::Kind::here; });
+  const bool redirected = std::any_of(c.command.redirects.begin(), c.command.redirects.end(), [](const Redirect& r) {
+    return r.kind == Redirect::Kind::here || (r.kind == Redirect::Kind::read && !r.target.text.empty() && r.target.text[0] != '&' &&
+                                              r.target.text.find_first_not_of("0123456789") != std::string::npos);
+  });
   const bool piped = c.command.pipe_from >= 0;
   if (flow.network) return c.report(Effect::remote_code, "runs what came over the network; download it, read it, then run it");
   if (flow.decoded) {
@@ -30,7 +32,7 @@ void from_input(Context& c, std::string_view language) {
   }
   if (redirected && flow.local && !flow.any) {
     for (const auto& redirect : c.command.redirects)
-      if (redirect.kind == Redirect::Kind::read) c.run_file(redirect.target, language);
+      if (redirect.kind == Redirect::Kind::read && redirect.target.text[0] != '&') c.run_file(redirect.target, language);
     return;
   }
   if (piped) {
@@ -78,6 +80,8 @@ void shell(Context& c) {
     if (c.run.out.observations.size() == before) c.report(Effect::compute, "runs nothing");
   }
   if (text) return;
+  if (c.command.appends_arguments && !args.operands.empty() && args.operands.front().text == unknown_part)
+    return c.report(Effect::unknown, "opens a shell, or runs a script whose name comes at run time", {}, false);
   if (!args.operands.empty() && !args.has("s")) {
     c.run_file(args.operands.front(), "sh");
     for (std::size_t i = 1; i < args.operands.size(); ++i) c.scan(args.operands[i]);
@@ -93,9 +97,9 @@ const Grammar& grammar_of(std::string_view language) {
     out.emplace("python", Grammar("-c=c -m=m -W=_ -X=_ -O -B -E -i -I -s -S -u -v -b -q -x -Q=_ --check-hash-based-pycs=_ --version -V"));
     out.emplace(
         "perl",
-        Grammar("-e,-E=c -n -p -i?=_ -l?=_ -0?=_ -a -w -M,-m=_ -I=_ -F?=_ -s -x?=_ -T -t -C?=_ -d?=_ -D=_ -c -v -u -U -W -X -S -f"));
+        Grammar("-e,-E=c -n -p -i?=_ -l?=9 -0?=9 -a -w -M,-m=_ -I=_ -F?=_ -s -x?=_ -T -t -C?=_ -d?=_ -D=_ -c -v -u -U -W -X -S -f"));
     out.emplace("ruby",
-                Grammar("-e=c -n -p -i?=_ -l -0?=_ -a -w -r=L -I=_ -F=_ -s -x?=_ -T?=_ -C=_ -K=_ -E=_ -c -v -W?=_ --disable=_ --enable=_"));
+                Grammar("-e=c -n -p -i?=_ -l -0?=9 -a -w -r=L -I=_ -F=_ -s -x?=_ -T?=_ -C=_ -K=_ -E=_ -c -v -W?=_ --disable=_ --enable=_"));
     out.emplace("node",
                 Grammar("-e,--eval=c -p,--print=c -r,--require=L --import=L --loader,--experimental-loader=L -i,--interactive -c,--check "
                         "--inspect?=_ --inspect-brk?=_ --max-old-space-size=_ --env-file=_ --test --watch -h -v -C=_ --input-type=_ "
@@ -106,10 +110,11 @@ const Grammar& grammar_of(std::string_view language) {
     out.emplace("julia", Grammar("-e,-E,--eval,--print=c -L,--load=L -p=_ -t,--threads=_ -J=L --project?=_ -O=_ -q"));
     out.emplace("applescript", Grammar("-e=c -l=_ -s=_ -i"));
     out.emplace("tcl", Grammar("-c=c -f=f -encoding=_ -d -D=_ -b"));
-    out.emplace(
-        "powershell",
-        Grammar("-Command,-c,-command,-CommandWithArgs=c -EncodedCommand,-enc,-e,-ec,-encodedcommand=b -File,-f,-file=f "
-                "-NoProfile,-nop,-noprofile -ExecutionPolicy,-ep,-executionpolicy=_ -NonInteractive,-noni -WindowStyle,-w=_ -NoLogo"));
+    out.emplace("powershell",
+                Grammar("-Command,-c,-command,-CommandWithArgs=c -EncodedCommand,-enc,-e,-ec,-encodedcommand=b -File,-f,-file=f "
+                        "-NoProfile,-nop,-noprofile -ExecutionPolicy,-ep,-executionpolicy=_ -NonInteractive,-noni -WindowStyle,-w=_ "
+                        "-NoLogo -Version,-version=_ -NoExit,-noexit -InputFormat=_ -OutputFormat=_ -Help -Login -WorkingDirectory=_ "
+                        "-ConfigurationName=_ -Sta -Mta"));
     out.emplace("groovy", Grammar("-e=c -p -n -i?=_ -cp,-classpath=_ --startup=_ -s -f=f"));
     out.emplace("elixir", Grammar("-e,--eval=c -r=L -S=_ -pa=_ -pz=_"));
     out.emplace("erlang", Grammar("-eval=c -noshell -noinput -s=_ -run=_ -pa=_"));
@@ -320,7 +325,12 @@ void eval(Context& c) {
                                                             "register-python-argcomplete",
                                                             "poetry",
                                                             "resize"};
-      if (settings.contains(name) && before.words.front().text.find('/') == std::string::npos)
+      const bool asks = before.words.size() > 1 && std::any_of(before.words.begin() + 1, before.words.end(), [](const Word& w) {
+                          return w.text == "init" || w.text == "hook" || w.text == "shellenv" || w.text == "completion" ||
+                                 w.text == "completions" || w.text == "activate" || w.text == "shell-init" || w.text == "docker-env" ||
+                                 w.text == "env";
+                        });
+      if ((settings.contains(name) || (asks && !find_handler(name))) && before.words.front().text.find('/') == std::string::npos)
         return c.report(Effect::execute, "takes over settings that " + name + " prints", name);
     }
   }
@@ -328,7 +338,7 @@ void eval(Context& c) {
 }
 
 void source(Context& c) {
-  if (c.words.size() < 2) return c.report(Effect::compute, "reads nothing");
+  if (c.words.size() < 2) return c.command.pipe_from >= 0 ? from_input(c, "sh") : c.report(Effect::compute, "reads nothing");
   const std::string path = c.path_of(c.words[1]);
   const Site site = site_of(path, c.where());
   if (site.place == Place::startup || site.place == Place::system) return c.report(Effect::execute, "reads settings from " + path, path);

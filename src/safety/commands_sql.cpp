@@ -160,6 +160,9 @@ void statement(Context& c, const Tokens& t, int depth) {
   std::size_t i = 0;
   while (is(t, i, "EXPLAIN") || is(t, i, "ANALYZE") || is(t, i, "VERBOSE") || is(t, i, "(")) ++i;
   if (i >= t.size()) return;
+  // The body of a block.
+  if ((is(t, i, "BEGIN") || is(t, i, "ATOMIC")) && i + 1 < t.size() && !is(t, i + 1, "TRANSACTION") && !is(t, i + 1, "WORK") && depth < 8)
+    return statement(c, {t.begin() + static_cast<std::ptrdiff_t>(i) + 1, t.end()}, depth + 1);
   const std::string& verb = t[i].text;
   const auto name_at = [&t](std::size_t at) { return at < t.size() ? t[at].text : std::string("something"); };
   const auto lost = [&](std::string what) { c.report(Effect::database_destruction, std::move(what)); };

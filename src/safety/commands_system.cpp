@@ -142,6 +142,10 @@ void cloud(Context& c) {
         c.report(Effect::filesystem_destruction, "deletes what its source does not hold");
       return c.report(Effect::change, program + " " + all);
     }
+    if (has("download") || has("download-batch")) {
+      if (const Word* file = args.value("f")) c.fetched_into(*file);
+      return c.report(Effect::fetch, "copies from a store", all);
+    }
     c.apply_options(args);
     if (sends) return c.report(Effect::exfiltration, "sends files to a store", all);
     if (has("presign") || has("signurl") || has("make_bucket_public"))
@@ -472,7 +476,7 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
     }
     return c.report(Effect::tampering, "changes kernel settings", operand(args, 0)), true;
   }
-  if (name == "ip") {
+  if (name == "addresses") {
     std::string object = operand(args, 0), verb = operand(args, 1);
     if (args.has("batch")) return c.report(Effect::tampering, "changes the network"), true;
     if (starts_with(object, "netns") && verb == "exec" && args.operands.size() > 3) {
@@ -549,12 +553,13 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
   }
   if (name == "history") {
     c.output.local = true;
+    c.output.secret = true;
     if (!args.any({"c", "d"})) c.report(Effect::list, "shows the shell history");
     return true;
   }
   if (name == "kill_names") {
     if (args.any({"l", "V"})) return c.report(Effect::list, "lists signals"), true;
-    if (args.operands.empty() && args.options.empty()) return true;
+    if (args.operands.empty() && args.options.empty() && c.program != "xkill") return true;
     return own(operand(args, 0)), true;
   }
   if (name == "shutdown") {
@@ -591,7 +596,7 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
       if (word.text != "-") c.read(word);
     return c.report(Effect::persistence, "schedules commands to run later"), true;
   }
-  if (name == "at") {
+  if (name == "later") {
     if (args.has("l")) return c.report(Effect::list, "lists scheduled commands"), true;
     if (c.input.text) c.shell(plain(*c.input.text), c.program);
     return own(), true;
@@ -681,6 +686,7 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
           continue;
         }
       }
+      c.scan(word);
       c.program == "view" || c.program == "rview" ? c.read(word) : c.write(word);
     }
     if (c.input.text) {
@@ -744,7 +750,9 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
       const bool flood = std::any_of(args.options.begin(), args.options.end(), [](const auto& o) { return o.name == "f"; });
       if (flood && !is_loopback(host)) c.report(Effect::tampering, "floods a host", host);
     }
-    if (c.command.appends_arguments || (c.input.secret && c.command.pipe_from >= 0))
+    const bool mixed = std::any_of(args.operands.begin(), args.operands.end(),
+                                   [](const Word& w) { return w.text.find(unknown_part) != std::string::npos && w.text != unknown_part; });
+    if ((c.command.appends_arguments && mixed) || (c.input.secret && c.command.pipe_from >= 0))
       c.send_flow(c.input, host, "in names that are looked up");
     c.output.network = true;
     return c.report(Effect::fetch, "asks the network about " + (host.empty() ? std::string("a host") : host), host), true;
@@ -766,7 +774,7 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
     const std::string host = host_of(operand(args, 0));
     c.output.network = true;
     if (c.input.shell) return c.report(Effect::remote_code, "connects a shell to " + host, host), true;
-    if (c.command.pipe_from >= 0) c.send_flow(c.input, host, "from its input");
+    if (c.command.pipe_from >= 0 || c.input.local || c.input.secret) c.send_flow(c.input, host, "from its input");
     return c.report(Effect::fetch, "connects to " + host, host), true;
   }
   if (name == "ftp") {
@@ -800,7 +808,7 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
         c.send_file(args.operands[i + 1], host);
       }
     if (sends) c.report(Effect::exfiltration, "sends files to " + host, host);
-    else if (c.command.pipe_from >= 0 && !c.input.text)
+    else if ((c.command.pipe_from >= 0 || c.input.local) && !c.input.text)
       c.report(Effect::exfiltration, "does on " + host + " what another program prints", host, false);
     return c.report(Effect::fetch, "connects to " + host, host), true;
   }

@@ -31,7 +31,8 @@ constexpr std::string_view rows[] = {
     "iconv|-f,--from-code=_ -t,--to-code=_ -o,--output=W|R*|",
     "shuf|-n,--head-count=_ -i,--input-range=_ -o,--output=W --random-source=R -e,--echo|R*|",
     "tr,yes,seq,printenv_,logger_||_*|",
-    "split,csplit|-l,--lines=_ -b,--bytes=_ -n,--number=_ -a=_ -C=_ --filter=X -f,--prefix=_|R W|",
+    "csplit|-f,--prefix=F -n,--digits=_ -b=_|R _*|",
+    "split|-l,--lines=_ -b,--bytes=_ -n,--number=_ -a=_ -C=_ --filter=X -f,--prefix=_|R W|",
     "diff,diff3,sdiff,colordiff,wdiff,icdiff,vimdiff_,bsdiff|-U=_ -u -x,--exclude=_ -I=_ --label=_ -o,--output=W --diff-program=P "
     "--from-file=R --to-file=R|R*|",
     "patch|-p,--strip=_ -i,--input=R -o,--output=W -d,--directory=? -r,--reject-file=W -e,--ed --dry-run|W R|",
@@ -78,7 +79,7 @@ constexpr std::string_view rows[] = {
     "xxd|-r -p -s=_ -l=_ -c=_ -g=_|R W|",
     "base64,base32,base58,basenc,uuencode,uudecode,ascii85|-d,--decode,-D -w,--wrap=_ -i,--input=R -o,--output=W|R*|",
     "gpg,gpg2|-o,--output=W -u,--local-user=_ -r,--recipient=_ --keyserver=_ --homedir=? -d,--decrypt "
-    "--export-secret-keys!credential_access --export-secret-subkeys!credential_access --batch --yes "
+    "--export --export-ownertrust --export-secret-keys!credential_access --export-secret-subkeys!credential_access --batch --yes "
     "--delete-secret-keys!filesystem_destruction --delete-secret-and-public-keys!filesystem_destruction --send-keys!exfiltration "
     "--passphrase-file=R --passphrase=_|R*|",
     "ssh-keygen|-f=_ -t=_ -b=_ -C=_ -N=_ -P=_ -D=L -R=_ -F=_ -e -y -p -l|_*|write makes or shows a key",
@@ -86,8 +87,12 @@ constexpr std::string_view rows[] = {
     "ssh-add|-t=_ -s=L -D -d -l -L|_*|change gives a key to the agent",
     "age,rage|-o,--output=W -i,--identity=R -r,--recipient=_ -R=R|R*|",
     "age-keygen|-o,--output=W|_*|write makes a key",
-    "srm,wipe,scrub,sfill,sswap,smem,nwipe,bleachbit||D*|filesystem_destruction wipes data beyond recovery",
+    "srm,wipe,scrub,sfill,sswap,nwipe,bleachbit||D*|filesystem_destruction wipes data beyond recovery",
     "trash,trash-put,gio_trash,rmtrash||D*|",
+    "bfg,git-filter-repo||?*|history_destruction rewrites history",
+    "fdupes,jdupes,rmlint,rdfind|-d,--delete!filesystem_destruction -N,--noprompt -r,--recurse|?*|list",
+    "evil-winrm,psexec.py,wmiexec.py,smbexec.py,atexec.py,dcomexec.py,getST.py,getTGT.py,GetUserSPNs.py,GetNPUsers.py,ntlmrelayx.py,"
+    "ticketer.py,addcomputer.py,dacledit.py|-p=_|?*|remote_code attacks other machines",
     "trash-empty||_*|filesystem_destruction empties the trash",
     // ---- looking at the machine
     "ps,pgrep,pidof,top,htop,btop,atop,glances,uptime,w,who,whoami,id,groups,users,last,lastlog,lastb,finger,hostname_,uname,free,vmstat,"
@@ -108,7 +113,8 @@ constexpr std::string_view rows[] = {
     "--relinquish-var!tampering -u,--unit=_ -n,--lines=_ -S,--since=_ -U,--until=_ -p,--priority=_ "
     "-o,--output=_ -D,--directory=R --file=R -t=_ -g=_|_*|list",
     "watch|-n,--interval=_ -x,--exec -d|watch|",
-    "date|-s,--set=_!tampering -d,--date=_ -f,--file=R -r,--reference=_|date|",
+    "date|-s,--set=_!tampering -d,--date=_ -f,--file=R -r,--reference=_ -I,--iso-8601?=_ -R,--rfc-email --rfc-3339?=_ -u,--utc -v=_ "
+    "-j|date|",
     "hwclock,ntpdate,rdate,chronyd,adjtimex,sntp|-r,--show -D,--debug|_*|tampering sets the clock",
     "timedatectl|-H=_ -M=_|sub|list",
     "timedatectl set-time,timedatectl set-timezone,timedatectl set-ntp,timedatectl set-local-rtc||_*|tampering sets the clock",
@@ -223,10 +229,10 @@ constexpr std::string_view rows[] = {
     "--query-service=_ --query-port=_ --zone=_ --permanent --version --get-services|flags|tampering "
     "changes the firewall",
     "setenforce,semodule,setsebool,semanage,restorecon,chcon,aa-disable,aa-complain,aa-teardown,aa-remove-unknown,apparmor_parser,auditctl,"
-    "auditd,augenrules,spctl,csrutil,tcc,tccutil,fdesetup|-l|protection|tampering switches "
+    "auditd,augenrules,spctl,csrutil,tccutil,fdesetup|-l|protection|tampering switches "
     "access control or auditing off or over",
     "sysctl|-w,--write -p,--load?=R --system -a,--all -n -e -q -N -r=_|sysctl|",
-    "ip|-4 -6 -j -p -o -s -d -c -br -n=_ -f=_ -batch,-b=I -force|ip|",
+    "ip|-4 -6 -j -p -o -s -d -c -br -n=_ -f=_ -batch,-b=I -force|addresses|",
     "ifconfig,iwconfig,ifup,ifdown,route,brctl,bridge,tc,ethtool,nmcli,nmtui,networkctl,wpa_cli,iw,dhclient,dhcpcd,rfkill,wondershaper,"
     "networksetup,scutil,resolvectl,connmanctl,wg,wg-quick,vconfig,macchanger,airport,"
     "netplan|-a -s -n -v -e|network|",
@@ -242,7 +248,11 @@ constexpr std::string_view rows[] = {
     "gcore,pstack,ptrace_,crash,scanmem,gameconqueror,reptyr,criu,injectso|-o=W|_*|process_control looks into other processes",
     "tcpdump,tshark,dumpcap,wireshark,ngrep,ettercap,bettercap,dsniff,snort,termshark,tcpflow,tcpreplay,driftnet,mitmproxy,mitmdump,"
     "sslstrip,responder,airodump-ng,aireplay-ng,airmon-ng,aircrack-ng,kismet|-w=W -r=R -z=X -i=_ "
-    "-c=_ -G=_ -W=_ -Z=_ -F=R -f=_ -Y=_ -X=_|_*|capture",
+    "-c=_ -G=_ -W=_ -Z=_ -F=R -f=_ -Y=_ -X=_|capture|credential_access",
+    "ssh-copy-id|-i=_ -p=_ -o=_ -f -n|_*|persistence lets a key log in on another machine",
+    "renice|-n=_ -p=_ -u=_ -g=_|_*|process_control changes how much other processes get",
+    "fuser|-k,--kill!process_control -n=_ -m -v -s=_ -i|_*|list",
+    "strace,ltrace|-p,--attach=_!process_control -o=W -e=_ -s=_ -u=_ -E=_ -P=_ -f -c -t -T -y|run|",
     "john,hashcat,hydra,medusa,ncrack,ophcrack,rainbowcrack,fcrackzip,pdfcrack,crunch,cewl,mimipenguin,lazagne,mimikatz,responder,"
     "crackmapexec,netexec,impacket-secretsdump,secretsdump.py,chntpw,unshadow,kerbrute,bloodhound,linpeas,"
     "linpeas.sh,pspy,pspy64,linux-exploit-suggester|-o=W|?*|credential_access cracks or collects passwords",
@@ -255,7 +265,7 @@ constexpr std::string_view rows[] = {
     "somebody else",
     // ---- later by itself
     "crontab|-l -e -r -u=_ -i|crontab|",
-    "at,batch,anacron,fcrontab,incrontab|-f=R -l -q=_ -t=_ -v -m|at|persistence runs something later",
+    "at,batch,anacron,fcrontab,incrontab|-f=R -l -q=_ -t=_ -v -m|later|persistence runs something later",
     "atq|-q=_|_*|list",
     "atrm||_*|change drops a scheduled command",
     "systemd-run|--on-calendar=_!persistence --on-boot=_!persistence --on-active=_!persistence --on-startup=_!persistence "
@@ -273,7 +283,7 @@ constexpr std::string_view rows[] = {
     "nocorrect,coproc,env_,busybox_,toybox_,choom,cpulimit,catchsegv,eatmydata,nocache,fakeroot,"
     "faketime,libfaketime,proxychains,proxychains4,torify,torsocks,tsocks,dumb-init,tini,caffeinate,cgexec,perf_stat,daemonize,daemon,"
     "chpst,softlimit,setlock,setuidgid,envdir,envuidgid,pgrphack,grc,rlwrap,rlfe,multitime,hyperfine,"
-    "logsave,genie,distcc,ccache,sccache,pexec,ltrace,strace,valgrind,heaptrack,xvfb-run,dbus-run-session,dbus-launch,systemd-inhibit,"
+    "logsave,genie,distcc,ccache,sccache,pexec,valgrind,heaptrack,xvfb-run,dbus-run-session,dbus-launch,systemd-inhibit,"
     "systemd-cat,gnome-terminal,xterm,konsole,alacritty,kitty,urxvt,rxvt,x-terminal-emulator,"
     "xfce4-terminal,lxterminal,terminator,firejail,bwrap,stdoutisatty,script_,aoss,padsp,optirun,primusrun,gamemoderun,wine,wine64,mono,"
     "dosbox_,qemu-x86_64,qemu-aarch64,qemu-arm,box64,rr,rtk,entr,reflex,nodemon_,"
@@ -512,7 +522,7 @@ bool apply_table(Context& c) {
                            });
       const std::string verb = global.operands.empty() ? std::string{} : global.operands.front().text;
       const bool harmless = nothing || verb == "help" || verb == "version" || verb == "status" || verb == "list" || verb == "ls" ||
-                            verb == "info" || verb == "show";
+                            ((verb == "info" || verb == "show") && entry->effect != Effect::credential_access);
       if (harmless || !entry->effect)
         c.report(harmless ? Effect::list : Effect::execute, what + (verb.empty() ? std::string{} : " " + verb));
       else c.report(*entry->effect, entry->reason.empty() ? what + " " + verb : entry->reason);
@@ -577,7 +587,13 @@ bool apply_table(Context& c) {
     c.output.join(both);
     if (own.text) c.output.text = own.text;
   }
-  if (c.program == "printenv") c.output.secret = true;
+  if (c.program == "hostname") c.output.local = true;
+  if (c.program == "yes") c.output.endless = true;
+  if (c.program == "head" || c.program == "od" || c.program == "xxd" || c.program == "hexdump") c.output.endless = false;
+  // Secrets picked out of the environment or the history.
+  if (c.input.secret && c.program.ends_with("grep"))
+    for (const auto& operand : arguments.operands)
+      if (names_secret(operand.text)) c.report(Effect::credential_access, "looks for secrets in what it is given", operand.text);
   return true;
 }
 

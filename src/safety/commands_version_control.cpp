@@ -112,6 +112,7 @@ void git(Context& c) {
   }
   if (head.operands.empty()) return c.report(Effect::compute, "git tells about itself");
   const std::string verb = head.operands.front().text;
+  if (c.program == "hub" && verb == "delete") return discard(c, "hub delete deletes a repository for everybody");
   if (!head.operands.front().exact) return c.report(Effect::unknown, "which git command runs cannot be told before it runs", {}, false);
   const std::vector<Word>& words = head.operands;
   const auto parse = [&words](const Grammar& grammar) { return parse_arguments(words, 1, grammar); };
@@ -409,7 +410,9 @@ void git(Context& c) {
         "-o,--output,--output-directory=W -m,--message=_ -F,--file=R -S?=_ -C=_ --author=_ --date=_ -G=_ --grep=_ --format=_ --pretty=_ "
         "--since=_ --until=_ --after=_ --before=_ -n=_ -L=_ -U=_ --ext-diff --textconv -c=_ -X=_ -s=_ --fixup=_ --cleanup=_ --trailer=_");
     if (looks.contains(verb)) {
-      c.apply_options(parse(grammar));
+      const auto args = parse(grammar);
+      c.apply_options(args);
+      for (const auto& operand : args.operands) c.scan(operand);
       c.report(Effect::list, "git " + verb);
       c.output.local = verb == "diff" || verb == "show" || verb == "cat-file" || verb == "log" || verb == "blame" || verb == "ls-files" ||
                        verb == "status";

@@ -125,7 +125,6 @@ struct Symbol {
   char c = 0;
   bool negative = false;
   bool first = false;    // stands at the beginning of a name, where a pattern does not match a dot
-  bool unknown = false;  // of U+FFFD, which may well be one
   bool folders = false;  // "**/": nothing, or whole folders
   std::string_view set;  // between the brackets
 };
@@ -166,7 +165,6 @@ std::vector<Symbol> symbols(std::string_view glob) {
     first = glob[i] == '/';
     if (starts(glob.substr(i), unknown_part)) {
       symbol.kind = Kind::star;
-      symbol.unknown = true;
       i += 2;
     } else if (glob[i] == '*') {
       symbol.kind = Kind::star;
@@ -210,7 +208,7 @@ bool accepts(const Symbol& symbol, char c) {
     case Symbol::Kind::one: return symbol.c == c;
     case Symbol::Kind::any: return c != '/' && !(symbol.first && c == '.');
     case Symbol::Kind::set: return c != '/' && !(symbol.first && c == '.') && in_set(symbol.set, c) != symbol.negative;
-    case Symbol::Kind::star: return c != '/' && (symbol.unknown || !(symbol.first && c == '.'));
+    case Symbol::Kind::star: return c != '/' && !(symbol.first && c == '.');
     case Symbol::Kind::everything: return true;
   }
   return true;
@@ -459,7 +457,7 @@ constexpr auto absolute_rules = std::to_array<Rule>({
 
 constexpr auto home_rules = std::to_array<Rule>({
     {"~/.ssh/*.pub", home, "a public key"},
-    {"~/.ssh/known_hosts*", home, "known hosts", persistence},
+    {"~/.ssh/known_hosts*", home, "known hosts", Effect::write},
     {"~/.ssh/authorized_keys*", startup, "who may log in by SSH"},
     {"~/.ssh/rc", startup, "what runs at an SSH login"},
     {"~/.ssh/environment", startup, "what runs at an SSH login"},
@@ -724,6 +722,7 @@ Site site_of_rule(const Rule& rule) {
   if (rule.read) site.on_read = *rule.read;
   if (rule.place == credentials && rule.write == tampering) site.on_remove = tampering;                            // histories
   if (rule.place == system && rule.write == database_destruction) site.on_remove = database_destruction;           // database files
+  if (rule.place == system && rule.write == disk_destruction) site.on_remove = disk_destruction;                   // what boots
   if (rule.place == device && is_dangerous(site.on_write) && rule.write) site.on_remove = filesystem_destruction;  // sockets, settings
   return site;
 }
@@ -743,10 +742,13 @@ int sensitivity(const Site& site) {
   }
 }
 
+std::string narrowed(std::string_view rule);
+
 struct Tables {
   struct Prefixed {
     const Rule* rule;
     std::string pattern;  // lower case, "~" taken off
+    std::string narrow;   // as patterns are compared with it
     std::string_view literal;
   };
   std::unordered_map<std::string_view, std::vector<Prefixed>> absolute;  // by first component
@@ -759,11 +761,11 @@ struct Tables {
   Tables() {
     for (const Rule& rule : absolute_rules) {
       const auto first = rule.pattern.substr(1, rule.pattern.find('/', 1) - 1);
-      absolute[first].push_back({&rule, std::string(rule.pattern), literal_of(rule.pattern)});
+      absolute[first].push_back({&rule, std::string(rule.pattern), narrowed(rule.pattern), literal_of(rule.pattern)});
     }
     for (const Rule& rule : home_rules) {
       const auto tail = rule.pattern.substr(1);
-      in_home.push_back({&rule, std::string(tail), literal_of(tail)});
+      in_home.push_back({&rule, std::string(tail), narrowed(tail), literal_of(tail)});
     }
     for (const Rule& rule : anywhere_rules) {
       if (rule.pattern.back() == '/') {
@@ -872,7 +874,7 @@ std::optional<Site> anywhere(std::string_view path, bool inside) {
   // A pattern that names a secret without naming it whole: ".en?", "id_*".
   if (!parts.empty() && has_glob(parts.back())) {
     const auto glob = parts.back();
-    const auto letters = std::count_if(glob.begin(), glob.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '_' || c == '.'; });
+    const auto letters = std::count_if(glob.begin(), glob.end(), [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); });
     if (letters >= 2 && glob.find('.') != 1)
       for (const auto& [name, rule] : tables().names)
         if (rule->place != secret_like && globs_intersect(glob, name) && glob.find(unknown_part) == std::string_view::npos)
@@ -909,31 +911,43 @@ Site base_site(std::string_view path, const Surroundings& where) {
   return site_of_place(elsewhere);
 }
 
+// What a rule names, for a comparison with a pattern: a star at the end of one of its names would meet any pattern, and prove nothing.
+std::string narrowed(std::string_view rule) {
+  if (starts(rule, "/dev/") || starts(rule, "/proc/")) return std::string(rule);
+  std::string out;
+  for (std::size_t i = 0; i < rule.size(); ++i) {
+    const bool alone = rule[i] == '*' && (i == 0 || rule[i - 1] == '/' || rule[i - 1] == '*') &&
+                       (i + 1 == rule.size() || rule[i + 1] == '/' || rule[i + 1] == '*');
+    if (rule[i] != '*' || alone) out += rule[i];
+  }
+  return out;
+}
+
 // The most sensitive rule that a pattern can match.
 std::optional<Site> worst_match(std::string_view path, const Surroundings& where) {
   std::optional<Site> worst;
-  const auto literal = Tables::literal_of(path);
+  const auto literal = Tables::literal_of(path.substr(0, path.find(unknown_part)));
   const auto consider = [&](const Rule& rule, std::string_view pattern) {
     const auto known = Tables::literal_of(pattern);
     const std::size_t common = std::min(known.size(), literal.size());
-    const std::size_t unknown = std::min(path.find(unknown_part), common);
-    if (known.substr(0, unknown) != literal.substr(0, unknown)) return;
+    if (known.substr(0, common) != literal.substr(0, common)) return;
     if (!may_cover(pattern, path)) return;
     const Site site = site_of_rule(rule);
     if (!worst || sensitivity(site) > sensitivity(*worst)) worst = site;
   };
   for (const auto& [first, entries] : tables().absolute)
     for (const auto& entry : entries)
-      if (entry.rule->place != harmless && entry.pattern != "/dev/**") consider(*entry.rule, entry.pattern);
-  const auto homes = {lowered(where.home), std::string("/root"), std::string("/home/*"), std::string("/users/*")};
+      if (entry.rule->place != harmless && entry.pattern != "/dev/**" && !starts(entry.pattern, "/tmp/"))
+        consider(*entry.rule, entry.narrow);
+  const std::string home = lowered(where.home);
   const bool may_be_home = literal.size() < 6 || in_home(literal, where) || starts(literal, "/home/") || starts(literal, "/users/") ||
-                           starts(lowered(where.home) + "/", literal);
+                           starts(home + "/", literal);
   if (may_be_home)
-    for (const auto& base : homes) {
+    for (const std::string& base : {home, std::string("/root"), std::string("/home/*"), std::string("/users/*")}) {
       if (base.size() <= 1) continue;
-      const std::size_t common = std::min(literal.size(), base.find('*') == std::string::npos ? base.size() : base.find('*'));
-      if (path.find(unknown_part) > common && literal.substr(0, common) != std::string_view(base).substr(0, common)) continue;
-      for (const auto& entry : tables().in_home) consider(*entry.rule, base + entry.pattern);
+      const std::size_t common = std::min({literal.size(), base.size(), base.find('*')});
+      if (literal.substr(0, common) != std::string_view(base).substr(0, common)) continue;
+      for (const auto& entry : tables().in_home) consider(*entry.rule, base + entry.narrow);
     }
   return worst;
 }
@@ -1113,6 +1127,37 @@ Site site_of(std::string_view canonical, const Surroundings& where) {
     return site_of_place(elsewhere);
   }
   if (path == "/" || path == "/*" || path == "/**" || path == "/.*") return site_of_place(root);
+  if (has_glob(path)) {
+    // A name of which nothing is known proves nothing: the folder counts.
+    const auto slash = path.rfind('/');
+    if (slash != std::string::npos && starts(std::string_view(path).substr(slash + 1), unknown_part) && slash > 0 &&
+        path.find("**") == std::string::npos) {
+      Site site = site_of(canonical.substr(0, slash), where);
+      if (site.what == "a whole home folder") site.what = {};
+      return site;
+    }
+    // Everything below a folder, or everything of a name below it.
+    if (const auto stars = path.find("/**"); stars != std::string::npos && !has_glob(std::string_view(path).substr(0, stars))) {
+      const std::string folder(canonical.substr(0, std::max<std::size_t>(stars, 1)));
+      const std::string_view rest = std::string_view(path).substr(stars + 3);
+      if (rest.empty()) return site_of_tree(folder, where);
+      Site site = site_of(folder, where);
+      if (site.what == "a whole home folder") site.what = {};
+      if (rest.find('/') == 0 && rest.find('/', 1) == std::string_view::npos) {
+        const std::string_view name = rest.substr(1);
+        if (!has_glob(name)) {
+          if (site.place != workspace && site.place != temporary)
+            if (const auto worst = worst_match(path, where);
+                worst && (is_dangerous(worst->on_read) || sensitivity(*worst) > sensitivity(site)))
+              return *worst;
+        }
+        if (const auto found = anywhere(name, inside || site.place == temporary);
+            found && (is_dangerous(found->on_read) || sensitivity(*found) > sensitivity(site)))
+          return *found;
+      }
+      return site;
+    }
+  }
   Site site = base_site(canonical, where);
   const Rule* rule = nullptr;
   if (starts(path, "/") && !has_glob(path)) {
