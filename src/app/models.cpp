@@ -9,6 +9,7 @@
 #include <set>
 
 #include "app/commands.h"
+#include "app/machine.h"
 #include "base/json.h"
 #include "catalog/default_model.h"
 #include "catalog/model.h"
@@ -37,20 +38,24 @@ std::string show_count(std::uint64_t n) {
   return std::to_string(n);
 }
 
-json::object memory_json(const ModelSummary& model, std::int64_t context, std::string_view kv_type) {
+json::object memory_json(const ModelSummary& model, std::int64_t context, std::string_view kv_type, std::uint64_t available) {
   const auto memory = catalog::estimate_memory(model, context, kv_type, model.can_guess());
-  return {{"context", context}, {"kv_type", kv_type},        {"weights", memory.weights},
-          {"kv", memory.kv},    {"compute", memory.compute}, {"total", memory.total()}};
+  return {{"context", context},
+          {"kv_type", kv_type},
+          {"weights", memory.weights},
+          {"kv", memory.kv},
+          {"compute", memory.compute},
+          {"total", memory.total()},
+          {"context_that_fits", catalog::context_that_fits(model, available, kv_type, model.can_guess())}};
 }
-
-constexpr std::array<std::string_view, 3> kv_types{"f16", "q8_0", "q4_0"};
 
 json::object to_json(const ModelSummary& model, std::int64_t context) {
   json::object kv;
   json::array memory;
-  for (const auto type : kv_types) {
+  const auto available = read_memory().available;
+  for (const auto type : catalog::kv_types()) {
     kv[type] = catalog::kv_bytes_per_token(model, type, model.can_guess());
-    memory.push_back(memory_json(model, context, type));
+    memory.push_back(memory_json(model, context, type, available));
   }
   return {{"path", printable(model.files.front(), 4096)},
           {"files", model.files.size()},
@@ -125,12 +130,17 @@ int inspect(const ModelFlags& flags) {
                                                                     : ", tool calls in the " + model->tool_format + " format")
                  : "text completion (the file has no chat template)");
   fmt::print("\nexpected memory with a context of {} tokens (--context N for another)\n", context);
-  fmt::print("  {:<8}{:>14}{:>12}{:>12}{:>16}{:>12}\n", "KV type", "KV per token", "weights", "KV", "compute (est.)", "total");
-  for (const auto type : kv_types) {
+  fmt::print("  {:<8}{:>14}{:>12}{:>12}{:>16}{:>12}{:>14}\n", "KV type", "KV per token", "weights", "KV", "compute (est.)", "total",
+             "context fits");
+  const auto available = read_memory().available;
+  for (const auto type : catalog::kv_types()) {
     const auto memory = catalog::estimate_memory(*model, context, type, model->can_guess());
-    fmt::print("  {:<8}{:>14}{:>12}{:>12}{:>16}{:>12}\n", type, show_bytes(catalog::kv_bytes_per_token(*model, type, model->can_guess())),
-               show_bytes(memory.weights), show_bytes(memory.kv), show_bytes(memory.compute), show_bytes(memory.total()));
+    fmt::print("  {:<8}{:>14}{:>12}{:>12}{:>16}{:>12}{:>14}\n", type,
+               show_bytes(catalog::kv_bytes_per_token(*model, type, model->can_guess())), show_bytes(memory.weights), show_bytes(memory.kv),
+               show_bytes(memory.compute), show_bytes(memory.total()),
+               catalog::context_that_fits(*model, available, type, model->can_guess()));
   }
+  fmt::print("context fits: tokens in the {} that are free here, at most what the model was trained for\n", show_bytes(available));
   return exit_ok;
 }
 

@@ -5,10 +5,14 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
 #include <span>
+
+#include "turboquant/format.h"
+#include "turboquant/profile.h"
 
 namespace hearth::catalog {
 namespace {
@@ -196,17 +200,35 @@ std::optional<SplitName> split_name(std::string_view name) {
 
 }  // namespace
 
+std::span<const std::string_view> kv_types() {
+  static const std::vector<std::string_view> types = [] {
+    std::vector<std::string_view> out{"f16", "q8_0", "q4_0"};
+    for (const auto& profile : turboquant::profiles()) out.push_back(profile.name);
+    return out;
+  }();
+  return types;
+}
+
 std::uint64_t kv_bytes_per_token(const ModelSummary& model, std::string_view kv_type, bool mtp) {
-  const std::uint32_t id = kv_type == "f16" ? 1 : kv_type == "q8_0" ? 8 : kv_type == "q4_0" ? 2 : 0;
+  const std::size_t without = model.can_guess() && !mtp ? static_cast<std::size_t>(model.mtp_layers) : 0;
+  const auto layers = std::span(model.kv_heads).first(model.kv_heads.size() - without);
+  std::uint64_t bytes = 0;
+  const auto profile = turboquant::find_profile(kv_type);
+  const auto fits = [](std::int64_t size) { return size > 0 && size <= turboquant::kMaxDim; };
+  if (profile && fits(model.key_length) && fits(model.value_length)) {
+    int layer = 0;
+    for (const std::int64_t heads : layers) {
+      bytes += turboquant::bytes_per_token(profile->of_layer(layer++, static_cast<int>(model.layers)), heads, model.key_length, model.value_length);
+    }
+    return bytes;
+  }
+  const std::uint32_t id = kv_type == "f16" || profile ? 1 : kv_type == "q8_0" ? 8 : kv_type == "q4_0" ? 2 : 0;
   if (id == 0) return 0;
   const TensorType& type = *find_tensor_type(id);
   const auto row = [&](std::int64_t values) {
     return (static_cast<std::uint64_t>(values) + type.elements - 1) / type.elements * type.bytes;
   };
-  std::uint64_t bytes = 0;
-  const std::size_t without = model.can_guess() && !mtp ? static_cast<std::size_t>(model.mtp_layers) : 0;
-  for (const std::int64_t heads : std::span(model.kv_heads).first(model.kv_heads.size() - without))
-    bytes += row(heads * model.key_length) + row(heads * model.value_length);
+  for (const std::int64_t heads : layers) bytes += row(heads * model.key_length) + row(heads * model.value_length);
   return bytes;
 }
 
@@ -226,6 +248,14 @@ MemoryEstimate estimate_memory(const ModelSummary& model, std::int64_t context, 
     out.compute += (batch * (width - vocabulary) + 2 * outputs * vocabulary) * f32 + batch * tokens * (f32 + 2);
   }
   return out;
+}
+
+std::int64_t context_that_fits(const ModelSummary& model, std::uint64_t bytes, std::string_view kv_type, bool mtp) {
+  // All that grows, grows with each token alike.
+  const std::uint64_t none = estimate_memory(model, 0, kv_type, mtp).total(), token = estimate_memory(model, 1, kv_type, mtp).total() - none;
+  if (bytes <= none || token == 0) return 0;
+  const std::int64_t most = model.context > 0 ? model.context : std::numeric_limits<std::int64_t>::max();
+  return static_cast<std::int64_t>(std::min<std::uint64_t>((bytes - none) / token, static_cast<std::uint64_t>(most)));
 }
 
 std::int64_t default_context(const ModelSummary& model) { return model.context > 0 ? std::min<std::int64_t>(model.context, 32'768) : 4096; }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -45,7 +46,9 @@ struct ModelSummary {
   std::string pooling;  // "mean", "cls", "last", "rank"; empty = generates text
 };
 
-// Bytes of all layers' keys and values for one token; `kv_type` is f16, q8_0 or q4_0 (0 for any other). `mtp`: and those of the blocks that guess.
+// What a KV cache can be stored as: llama.cpp's own types, and TurboQuant's profiles (turboquant/profile.h).
+std::span<const std::string_view> kv_types();
+// Bytes of all layers' keys and values for one token; `kv_type` is one of kv_types() (0 for any other). `mtp`: and those of the blocks that guess.
 std::uint64_t kv_bytes_per_token(const ModelSummary& model, std::string_view kv_type, bool mtp = false);
 
 // Expected memory while serving. `compute` is an estimate of llama.cpp's scratch buffers for batches of 512: logits, activations, attention mask.
@@ -57,6 +60,9 @@ struct MemoryEstimate {
 };
 // `mtp`: with the blocks that guess, which have a memory and scratch buffers of their own.
 MemoryEstimate estimate_memory(const ModelSummary& model, std::int64_t context, std::string_view kv_type, bool mtp = false);
+
+// The largest context, at most what the model was trained for, whose estimate is within `bytes`; 0 when not even the weights are.
+std::int64_t context_that_fits(const ModelSummary& model, std::uint64_t bytes, std::string_view kv_type, bool mtp = false);
 
 // Context the engine takes when none is configured.
 std::int64_t default_context(const ModelSummary& model);

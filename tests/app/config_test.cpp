@@ -8,6 +8,7 @@
 #include <regex>
 
 #include "base/nearest.h"
+#include "catalog/model.h"
 
 namespace hearth::app {
 namespace {
@@ -100,7 +101,7 @@ TEST(Config, FaultsNameTheFlagOrVariable) {
   EXPECT_EQ(fault({.file = "none", .environment = {}, .flags = {{"max-body", "-1"}}}),
             "--max-body must be a size such as \"64MiB\" or a number of bytes, not \"-1\"");
   EXPECT_EQ(fault({.file = "none", .environment = {}, .flags = {{"kv-type", "f61"}}}),
-            "--kv-type must be one of f16, q8_0, q4_0, not \"f61\"; did you mean \"f16\"?");
+            "--kv-type must be one of f16, q8_0, q4_0, k8v8, k8v4, k4v4, k4v3, k3v2, not \"f61\"; did you mean \"f16\"?");
 }
 
 TEST(Config, FindsTheFile) {
@@ -153,6 +154,15 @@ TEST(Config, PrintedConfigurationIsAConfigurationAndHidesSecrets) {
   fs::remove_all(folder);
 }
 
+TEST(Config, OffersEveryKvTypeThereIs) {
+  std::string types;
+  for (const auto type : catalog::kv_types()) types += (types.empty() ? "" : " ") + std::string(type);
+  const auto all = settings();
+  const auto setting = std::find_if(all.begin(), all.end(), [](const Setting& s) { return s.key == "model.kv_type"; });
+  ASSERT_NE(setting, all.end());
+  EXPECT_EQ(setting->choices, types);
+}
+
 TEST(Models, TablesArriveInTheOrderOfTheFileAndFallBackToWhatHoldsForAll) {
   const auto config = load_config({.file = (cases / "models_good.toml").string(), .environment = {}, .flags = {{"threads", "3"}}});
   ASSERT_TRUE(config.ok()) << config.error().message;
@@ -175,6 +185,7 @@ TEST(Models, TablesArriveInTheOrderOfTheFileAndFallBackToWhatHoldsForAll) {
   EXPECT_EQ(zebra.integer("memory"), -1);
   const auto& qwen = config->models[1];
   EXPECT_EQ(qwen.integer("context"), 65536);
+  EXPECT_EQ(qwen.text("kv_type"), "k3v2");
   EXPECT_EQ(qwen.integer("idle_unload"), -1);
   EXPECT_EQ(config->models[2].integer("memory"), std::int64_t{2} << 30);
   const auto& cloud = config->models[3];

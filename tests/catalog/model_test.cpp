@@ -43,6 +43,9 @@ TEST(Model, TheDefaultModelIsWhatItsProvenanceSays) {
   EXPECT_EQ(kv_bytes_per_token(*model, "f16"), 4u * 2 * 128 * 2);
   EXPECT_EQ(kv_bytes_per_token(*model, "q8_0"), 4u * 2 * 128 / 32 * 34);
   EXPECT_EQ(kv_bytes_per_token(*model, "q4_0"), 4u * 2 * 128 / 32 * 18);
+  // Heads of 64: so many bits for each number and two bytes for each vector.
+  EXPECT_EQ(kv_bytes_per_token(*model, "k8v4"), 4u * 2 * (64 + 2 + 32 + 2));
+  EXPECT_EQ(kv_bytes_per_token(*model, "k3v2"), 4u * 2 * (24 + 2 + 16 + 2));
   EXPECT_EQ(default_context(*model), 2048);
 }
 
@@ -156,6 +159,19 @@ TEST(Model, MemoryGrowsWithTheContext) {
   EXPECT_EQ(small.total(), small.weights + small.kv + small.compute);
 }
 
+TEST(Model, KnowsTheLargestContextThatFits) {
+  auto w = small_model();
+  w.number("llama.context_length", 4096);
+  const auto model = summary_of(w);
+  for (const char* type : {"f16", "k3v2"}) {
+    const auto bytes = estimate_memory(model, 100, type).total();
+    EXPECT_EQ(context_that_fits(model, bytes, type), 100) << type;
+    EXPECT_EQ(context_that_fits(model, bytes - 1, type), 99) << type;
+    EXPECT_EQ(context_that_fits(model, model.weight_bytes, type), 0) << type;
+    EXPECT_EQ(context_that_fits(model, std::uint64_t{1} << 50, type), model.context) << type;
+  }
+}
+
 TEST(Model, AbsurdMetadataDoesNotOverflow) {
   GgufWriter w;
   w.text("general.architecture", "llama");
@@ -166,7 +182,10 @@ TEST(Model, AbsurdMetadataDoesNotOverflow) {
   w.tensor("a", {32}, 0, 128);
   const auto model = summary_of(w);
   EXPECT_LE(model.layers, 4096);
-  (void)estimate_memory(model, 0x7fffffffffffffff, "f16");
+  for (const auto type : kv_types()) {
+    (void)estimate_memory(model, 0x7fffffffffffffff, type);
+    (void)context_that_fits(model, 0x7fffffffffffffff, type);
+  }
 }
 
 TEST(Model, SaysWhenAFileHoldsNoModel) {
