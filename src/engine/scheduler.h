@@ -112,6 +112,7 @@ struct SchedulerStats {
   int waiting = 0, running = 0, parked = 0;
   int cells_total = 0, cells_used = 0, cells_cached = 0;  // used includes cached
   std::int64_t prefix_parked_bytes = 0;                   // idle prefixes in host memory
+  std::int64_t kv_bytes = 0, parked_bytes = 0;            // all cells, used or not; parked sequences in host memory
   std::int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   std::int64_t drafted_tokens = 0, accepted_tokens = 0;  // speculation: guessed; of these, right
   std::int64_t parks = 0, resumes = 0, preempted_bytes = 0;

@@ -744,6 +744,8 @@ SchedulerStats SchedulerCore::stats() const {
   s.cells_total = total_cells_;
   s.cells_cached = cache_.unpinned_cells();
   s.prefix_parked_bytes = cache_.parked_bytes();
+  s.kv_bytes = decoder_.context_cells() * decoder_.bytes_per_cell();
+  s.parked_bytes = parked_bytes_;
   s.cells_used = used_cells();
   return s;
 }

@@ -16,6 +16,8 @@ void each_field(Stats& stats, Visit visit) {
   visit("cells_used", stats.cells_used);
   visit("cells_cached", stats.cells_cached);
   visit("prefix_parked_bytes", stats.prefix_parked_bytes);
+  visit("kv_bytes", stats.kv_bytes);
+  visit("parked_bytes", stats.parked_bytes);
   visit("prompt_tokens", stats.prompt_tokens);
   visit("cached_tokens", stats.cached_tokens);
   visit("generated_tokens", stats.generated_tokens);

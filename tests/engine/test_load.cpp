@@ -103,6 +103,13 @@ TEST_F(Load, BadOptionsAreRefused) {
   auto engine = Engine::load(options);
   ASSERT_FALSE(engine);
   EXPECT_EQ(engine.error().code, ErrorCode::config_invalid);
+  options.kv_type = "k8v4";
+  options.flash_attention = false;
+  engine = Engine::load(options);
+  ASSERT_FALSE(engine);
+  EXPECT_EQ(engine.error().code, ErrorCode::config_invalid);
+  EXPECT_NE(engine.error().message.find("flash attention"), std::string::npos);
+  options.flash_attention = true;
   options.kv_type = "f16";
   options.model_path = "embedded:";
   engine = Engine::load(options);
@@ -128,7 +135,7 @@ TEST_F(Load, EmbeddedBytesMakeTheSameModelAsTheFile) {
 }
 
 TEST_F(Load, QuantisedKvCacheWorks) {
-  for (std::string type : {"q8_0", "q4_0"}) {
+  for (std::string type : {"q8_0", "q4_0", "k8v4", "k3v2"}) {
     EngineOptions options = options_for(nano_path());
     options.kv_type = type;
     auto engine = Engine::load(options);

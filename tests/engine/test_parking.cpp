@@ -2,12 +2,15 @@
 #include <gtest/gtest.h>
 #include <llama.h>
 
+#include <array>
 #include <memory>
 
 #include "engine/backend.h"
 #include "engine/engine_fixture.h"
 #include "engine/llama_decoder.h"
 #include "engine/scheduler_core.h"
+#include "turboquant/backend.h"
+#include "turboquant/profile.h"
 
 namespace hearth::engine {
 namespace {
@@ -36,7 +39,16 @@ class Parking : public ::testing::TestWithParam<const char*> {
     auto made = ThreadPool::create(1);
     ASSERT_TRUE(made);
     threads_ = std::move(*made);
-    model_.reset(llama_model_load_from_file(testing::nano_path().c_str(), llama_model_default_params()));
+    llama_model_params params = llama_model_default_params();
+    std::array<ggml_backend_dev_t, 2> devices{};
+    if (turboquant::find_profile(GetParam())) {
+      auto compression = turboquant::Backend::create({.profile = GetParam(), .layers = 4, .head_size = 64, .pool = threads_->pool()});
+      ASSERT_TRUE(compression);
+      compression_ = std::move(*compression);
+      devices[0] = compression_->device();
+      params.devices = devices.data();
+    }
+    model_.reset(llama_model_load_from_file(testing::nano_path().c_str(), params));
     ASSERT_TRUE(model_);
   }
   void make(int cells) {
@@ -44,6 +56,7 @@ class Parking : public ::testing::TestWithParam<const char*> {
     options.context = cells;
     options.sequences = 32;
     options.kv_type = GetParam();
+    options.compression = compression_.get();
     auto decoder = LlamaDecoder::create(model_.get(), *threads_, options);
     ASSERT_TRUE(decoder);
     core_.reset();
@@ -71,6 +84,7 @@ class Parking : public ::testing::TestWithParam<const char*> {
 
   FakeClock clock_;
   std::unique_ptr<ThreadPool> threads_;
+  std::unique_ptr<turboquant::Backend> compression_;
   struct Free {
     void operator()(llama_model* model) const { llama_model_free(model); }
   };
@@ -95,6 +109,15 @@ TEST_P(Parking, APausedSequenceGivesTheTokensOfOneThatNeverPaused) {
   EXPECT_EQ(background->text, alone->text);
 }
 
+TEST_P(Parking, ACellCostsWhatItHolds) {
+  make(512);
+  const std::string type = GetParam();
+  // 4 layers, 2 heads of 64. A saved cell also has its position and its sequence.
+  const std::int64_t held = type == "f16" ? 2048 : type == "q8_0" ? 1088 : type == "q4_0" ? 576 : type == "k8v4" ? 800 : 352;
+  EXPECT_GE(decoder_->bytes_per_cell(), held);
+  EXPECT_LE(decoder_->bytes_per_cell(), held + 16);
+}
+
 TEST_P(Parking, AParkedPrefixGivesTheTokensOfOneThatStayed) {
   make(2048);
   add(11, 700, 1);
@@ -115,7 +138,7 @@ TEST_P(Parking, AParkedPrefixGivesTheTokensOfOneThatStayed) {
   EXPECT_EQ(back->text, stayed->text);
 }
 
-INSTANTIATE_TEST_SUITE_P(KvTypes, Parking, ::testing::Values("f16", "q8_0", "q4_0"),
+INSTANTIATE_TEST_SUITE_P(KvTypes, Parking, ::testing::Values("f16", "q8_0", "q4_0", "k8v4", "k3v2"),
                          [](const auto& info) { return std::string(info.param); });
 
 }  // namespace
