@@ -150,7 +150,8 @@ std::vector<std::string> lines_of(const std::string& file) {
   std::string line;
   while (std::getline(stream, line)) {
     if (line.empty() || line.starts_with("# ")) continue;
-    X out.push_back(line);
+    for (std::size_t at = 0; (at = line.find("\xE2\x8F\x8E", at)) != std::string::npos;) line.replace(at, 3, "\n");
+    out.push_back(line);
   }
   return out;
 }
