@@ -613,7 +613,22 @@ std::optional<std::string> from_hex(std::string_view text) {
 // Programs whose output is their input in other clothes.
 void transform(Context& c) {
   const std::string program = c.program;
-  apply_table(c);
+  const bool packer = program != "base64" && program != "base32" && program != "basenc" && program != "base58" && program != "xxd" &&
+                      program != "rev" && program != "uudecode";
+  const bool to_output =
+      packer && std::any_of(c.words.begin() + 1, c.words.end(), [](const Word& w) {
+        return w.text == "--stdout" || w.text == "--to-stdout" || w.text == "--list" || w.text == "--test" ||
+               (w.text.size() > 1 && w.text[0] == '-' && w.text[1] != '-' && w.text.find_first_of("clt") != std::string::npos);
+      });
+  if (to_output || program == "zcat" || program == "bzcat" || program == "xzcat" || program == "zstdcat") {
+    c.output.join(c.input);
+    c.output.text.reset();
+    for (std::size_t i = 1; i < c.words.size(); ++i)
+      if (!starts_with(c.words[i].text, "-")) c.read(c.words[i]);
+    c.report(Effect::compute, program + " packs or unpacks to its output");
+  } else {
+    apply_table(c);
+  }
   const bool decodes = [&] {
     if (program == "gunzip" || program == "bunzip2" || program == "unxz" || program == "zcat" || program == "bzcat" || program == "xzcat" ||
         program == "unzstd" || program == "zstdcat" || program == "uudecode" || program == "unlzma" || program == "uncompress")

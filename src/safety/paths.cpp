@@ -875,7 +875,8 @@ std::optional<Site> anywhere(std::string_view path, bool inside) {
   if (!parts.empty() && has_glob(parts.back())) {
     const auto glob = parts.back();
     const auto letters = std::count_if(glob.begin(), glob.end(), [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); });
-    if (letters >= 2 && glob.find('.') != 1)
+    const bool telling = letters >= 4 || (letters >= 2 && (glob.front() == '.' || glob.find("id_") != std::string_view::npos));
+    if (telling && glob.find('.') != 1)
       for (const auto& [name, rule] : tables().names)
         if (rule->place != secret_like && globs_intersect(glob, name) && glob.find(unknown_part) == std::string_view::npos)
           return of_rule(*rule);
@@ -927,10 +928,17 @@ std::string narrowed(std::string_view rule) {
 std::optional<Site> worst_match(std::string_view path, const Surroundings& where) {
   std::optional<Site> worst;
   const auto literal = Tables::literal_of(path.substr(0, path.find(unknown_part)));
+  const auto slashes = std::count(path.begin(), path.end(), '/');
+  const bool deep = path.find("**") != std::string_view::npos;
   const auto consider = [&](const Rule& rule, std::string_view pattern) {
     const auto known = Tables::literal_of(pattern);
     const std::size_t common = std::min(known.size(), literal.size());
     if (known.substr(0, common) != literal.substr(0, common)) return;
+    if (!deep) {  // as many names, or more where the rule has a whole folder
+      const auto own = std::count(pattern.begin(), pattern.end(), '/');
+      const bool folder = pattern.find("**") != std::string_view::npos;
+      if (folder ? slashes + 1 < own : slashes != own) return;
+    }
     if (!may_cover(pattern, path)) return;
     const Site site = site_of_rule(rule);
     if (!worst || sensitivity(site) > sensitivity(*worst)) worst = site;
@@ -949,6 +957,26 @@ std::optional<Site> worst_match(std::string_view path, const Surroundings& where
       if (literal.substr(0, common) != std::string_view(base).substr(0, common)) continue;
       for (const auto& entry : tables().in_home) consider(*entry.rule, base + entry.narrow);
     }
+  return worst;
+}
+
+// A place that has a rule of its own, of this name and below this folder.
+std::optional<Site> named_below(std::string_view folder, std::string_view name, const Surroundings& where) {
+  const std::string above = lowered(folder == "/" ? std::string_view{} : folder) + "/";
+  std::optional<Site> worst;
+  const auto consider = [&](const Rule& rule, const std::string& place) {
+    if (!place.ends_with(name) || place.size() <= name.size() || place[place.size() - name.size() - 1] != '/' || !starts(place, above))
+      return;
+    const Site site = site_of_rule(rule);
+    if (!worst || sensitivity(site) > sensitivity(*worst)) worst = site;
+  };
+  for (const auto& [first, entries] : tables().absolute)
+    for (const auto& entry : entries) consider(*entry.rule, entry.pattern);
+  for (const std::string& base : {lowered(where.home), std::string("/root"), std::string("/home/user"), std::string("/users/user")}) {
+    if (!starts(base + "/", above) && !starts(above, base + "/")) continue;
+    for (const auto& entry : tables().in_home)
+      if (entry.pattern.ends_with(name)) consider(*entry.rule, base + entry.pattern);
+  }
   return worst;
 }
 
@@ -1145,11 +1173,8 @@ Site site_of(std::string_view canonical, const Surroundings& where) {
       if (site.what == "a whole home folder") site.what = {};
       if (rest.find('/') == 0 && rest.find('/', 1) == std::string_view::npos) {
         const std::string_view name = rest.substr(1);
-        if (!has_glob(name)) {
-          if (site.place != workspace && site.place != temporary)
-            if (const auto worst = worst_match(path, where);
-                worst && (is_dangerous(worst->on_read) || sensitivity(*worst) > sensitivity(site)))
-              return *worst;
+        if (!has_glob(name) && site.place != workspace && site.place != temporary) {
+          if (const auto worst = named_below(folder, name, where)) return *worst;
         }
         if (const auto found = anywhere(name, inside || site.place == temporary);
             found && (is_dangerous(found->on_read) || sensitivity(*found) > sensitivity(site)))
