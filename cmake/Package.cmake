@@ -9,6 +9,7 @@ if(HEARTH_PORTABLE)
 endif()
 set_target_properties(hearth PROPERTIES INSTALL_RPATH "$ORIGIN/../lib/hearth")
 install(TARGETS hearth RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT hearth)
+install(TARGETS ggml-turboquant LIBRARY DESTINATION lib/hearth COMPONENT hearth)  # for stock llama.cpp tools
 install(FILES assets/hearth-nano-0-f16.gguf DESTINATION ${CMAKE_INSTALL_DATADIR}/hearth COMPONENT hearth)
 install(FILES packaging/hearth.service DESTINATION lib/systemd/system COMPONENT hearth)
 install(FILES packaging/hearth.toml DESTINATION ${CMAKE_INSTALL_FULL_SYSCONFDIR}/hearth COMPONENT hearth)
