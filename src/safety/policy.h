@@ -37,7 +37,8 @@ class Policy {
   static const Policy& shipped();
   static std::string_view shipped_text();
   // config_invalid with "NAME:LINE:COLUMN: …" of the first mistake, and what would be right. A rule whose examples do not behave as they say is a mistake.
-  static Result<Policy> parse(std::string_view text, std::string_view name);
+  // `check_examples` false leaves them to run_examples.
+  static Result<Policy> parse(std::string_view text, std::string_view name, bool check_examples = true);
 
   // Adds a finding for each rule that holds, and the gate's own for each dangerous or unknown effect. The strictest wins, whatever the order of the rules.
   // A call that could not be read is denied. Thread-safe; linear in the number of effects.

@@ -42,7 +42,7 @@ struct Condition {
     place,           // bits
     program,         // texts
     command,         // texts
-    argument,        // texts[0]: its name; then as `match`: texts or patterns
+    argument,        // texts2: its names; as `match` says: texts or patterns
     host,            // texts
     tenant,          // texts
     model,           // texts
