@@ -6,6 +6,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/json.h"
 #include "safety/commands_model.h"
 
 namespace hearth::safety {
@@ -156,7 +157,8 @@ bool is_shell(std::string_view program) {
   return shells.contains(program);
 }
 std::string_view language_of(std::string_view program) {
-  static const std::unordered_map<std::string_view, std::string_view> languages{{"python", "python"},
+  static const std::unordered_map<std::string_view, std::string_view> languages{{"octave-cli", "octave"},
+                                                                                {"python", "python"},
                                                                                 {"pypy", "python"},
                                                                                 {"ipython", "python"},
                                                                                 {"jython", "python"},
@@ -1057,6 +1059,28 @@ std::optional<std::vector<Word>> Context::items_of(const Run& run, int command_i
 
 // ---- A script ----------------------------------------------------------------------------------------------------------------------------------------------------
 
+void starts_shell(Context& c) {
+  for (std::size_t i = 1; i < c.words.size(); ++i) {
+    const std::string& text = c.words[i].text;
+    for (auto at = text.find("/bin/"); at != std::string::npos; at = text.find("/bin/", at + 5)) {
+      const std::string name = text.substr(at + 5, text.find_first_not_of("abcdefghijklmnopqrstuvwxyz", at + 5) - at - 5);
+      std::size_t begin = at;
+      while (begin > 0 && std::string_view("/usrlocal").find(text[begin - 1]) != std::string_view::npos) --begin;
+      const bool interprets = begin > 0 && text[begin - 1] == '!';  // "#!/bin/sh"
+      if (is_shell(name) && !interprets)
+        return c.report(Effect::privilege_escalation, "opens a shell out of " + c.program + ", past what is judged", text, false);
+    }
+    if (text.find("system(") != std::string::npos && c.run.depth + 1 < deepest_assessment) {
+      const std::size_t before = c.run.out.observations.size();
+      c.code("python", c.words[i], c.program);
+      auto& all = c.run.out.observations;
+      all.erase(std::remove_if(all.begin() + static_cast<std::ptrdiff_t>(std::min(before, all.size())), all.end(),
+                               [](const Observation& o) { return !is_dangerous(o.effect); }),
+                all.end());
+    }
+  }
+}
+
 namespace {
 
 // Words that a shell itself understands and that do nothing by themselves.
@@ -1117,7 +1141,19 @@ void unknown_program(Context& c) {
         if (is_dangerous(observation.effect) && observation.certain) c.run.out.observations.push_back(std::move(observation));
     }
   }
-  for (std::size_t i = 1; i < c.words.size(); ++i) c.scan(c.words[i]);
+  starts_shell(c);
+  for (std::size_t i = 1; i < c.words.size(); ++i) {
+    c.scan(c.words[i]);
+    const std::string& option = c.words[i].text;
+    const bool output = option == "-o" || option == "-w" || option == "--output" || option == "--out" || option == "--outfile" ||
+                        option == "--output-file" || option == "--write" || option == "--log-file";
+    const Word target = output && i + 1 < c.words.size()   ? c.words[i + 1]
+                        : starts_with(option, "--output=") ? part_of(c.words[i], 9)
+                                                           : Word{};
+    if (target.text.empty()) continue;
+    const Site site = site_of(c.path_of(target), c.where());
+    if (is_dangerous(site.on_write) && site.place != Place::home && site.place != Place::elsewhere) c.write(target);
+  }
 }
 
 // Frameworks bring commands of their own that drop and make the database anew.
@@ -1157,6 +1193,11 @@ void assess_words(Context& c) {
     }
   }
   const std::string path = first.text.find('/') != std::string::npos ? c.path_of(first) : std::string{};
+  // A link of this script to a program is that program.
+  if (const std::string target = path.substr(path.rfind('/') + 1);
+      !target.empty() && target != first.text.substr(first.text.rfind('/') + 1) && find_handler(target)) {
+    c.program = target;
+  }
   if (!path.empty()) {
     if (const auto copied = c.run.programs.find(path); copied != c.run.programs.end()) {
       c.program = copied->second;
@@ -1207,6 +1248,9 @@ void assess_wrappers(Context& c) {
         name == "machinectl") {
       c.report(Effect::privilege_escalation,
                "runs " + short_text(c.program) + " as another user by " + name + "; run it as yourself, or ask for approval", c.program);
+    } else if (wrapper == "endless loop") {
+      if (c.command.background)
+        c.report(Effect::tampering, "starts " + short_text(c.program) + " without end, in the background", c.program);
     } else if (name == "nsenter") {
       c.report(Effect::container_escape, "enters the namespaces of another process", c.program);
     } else if (name == "chroot") {
@@ -1371,9 +1415,49 @@ void assess_run(Run& run) {
   if (run.out.observations.empty()) run.out.observations.push_back({.effect = Effect::compute, .reason = "does nothing"});
 }
 
+namespace {
+
+// Files that earlier calls fetched or decoded, as far as this script names them: what is downloaded in one call and run in the next is one attack.
+void remember_downloads(Run& run) {
+  if (run.action.history.empty()) return;
+  std::set<std::string, std::less<>> names;
+  for (const auto& command : run.script.commands) {
+    for (const auto& word : command.words) {
+      if (names.size() >= 32) break;
+      const std::string name = word.text.substr(word.text.rfind('/') + 1);
+      if (name.size() >= 2 && name.size() <= 255 && name[0] != '-') names.insert(name);
+    }
+  }
+  for (const Call& call : run.action.history) {
+    const bool fetches = call.arguments.find("://") != std::string::npos || call.arguments.find("base64") != std::string::npos ||
+                         call.arguments.find("openssl") != std::string::npos;
+    if (!fetches || call.arguments.size() > 65536) continue;
+    if (std::none_of(names.begin(), names.end(), [&](const std::string& name) { return call.arguments.find(name) != std::string::npos; }))
+      continue;
+    const auto arguments = parse_json(call.arguments);
+    if (!arguments.ok() || !arguments->is_object()) continue;
+    for (const auto& [key, value] : arguments->as_object()) {
+      if (!value.is_string()) continue;
+      Action before = run.action;
+      before.history.clear();
+      const auto script = parse_shell(std::string(value.as_string()), before);
+      if (!script.ok()) continue;
+      Assessment ignored;
+      Run earlier{.script = *script, .action = before, .out = ignored};
+      assess_run(earlier);
+      for (const auto& [path, flow] : earlier.files) {
+        if (flow.network || flow.decoded) run.files[path].join(flow);
+      }
+    }
+  }
+}
+
+}  // namespace
+
 Assessment assess_script(const Script& script, const Action& action) {
   Assessment out;
   Run run{.script = script, .action = action, .out = out};
+  remember_downloads(run);
   assess_run(run);
   return out;
 }

@@ -2819,7 +2819,8 @@ void assess_code_into(Run& outer, std::string_view language, std::string_view te
           if (tokens[i].kind == Kind::name && (tokens[i].text == "exec" || tokens[i].text == "spawn" || tokens[i].text == "system")) {
             // The rest of the line is the command.
             std::string line;
-            for (std::size_t k = i + 1; k < tokens.size() && tokens[k].kind != Kind::line && tokens[k].text != ";" && tokens[k].text != "]";
+            for (std::size_t k = i + 1; k < tokens.size() && tokens[k].kind != Kind::line && tokens[k].text != ";" &&
+                                        tokens[k].text != "]" && tokens[k].text != "<" && tokens[k].text != ">";
                  ++k)
               line += (tokens[k].spaced || k == i + 1 ? " " : "") + tokens[k].text;
             c.shell(plain(line), "tcl");

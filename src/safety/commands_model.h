@@ -217,6 +217,8 @@ std::span<const Named> system_programs();
 Handler find_handler(std::string_view program);
 // Programs of which a row of the table tells enough; true when there is one.
 bool apply_table(Context& context);
+// A program that runs others at will is given a shell ("--pager=/bin/sh") or program text that starts one.
+void starts_shell(Context& context);
 // Operand shapes of the table that need a look at the whole command.
 bool apply_shape(Context& context, std::string_view shape, const Arguments& arguments, std::optional<Effect> effect,
                  const std::string& reason);

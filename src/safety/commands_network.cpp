@@ -392,7 +392,8 @@ void remote_command(Context& c, const Word& text, const std::string& host) {
 
 void ssh(Context& c) {
   static const Grammar grammar(
-      "-o=o -i=_ -p=_ -l=_ -F=I -J=_ -L=_ -R=r -D=_ -W=_ -b=_ -c=_ -m=_ -e=_ -E=W -I=L -O=_ -Q=_ -S=_ -w=_ -B=_ -N -T -t -f -n -q -v -x -X "
+      "-o=o -i=_ -p=_ -l=_ -F=I -J=_ -L=_ -R=r -D=_ -W=_ -b=_ -c=_ -m=_ -e=_ -E=W -I=L -O=_ -Q=_ -S=_ -w=_ -B=_ --server=P --ssh=X "
+      "--client=P -N -T -t -f -n -q -v -x -X "
       "-Y -y -A -a -C -g -K -k -M -s -V -G -4 -6 -1 -2");
   const auto args = parse_arguments(c.words, 1, grammar, Order::posix);
   for (const auto& option : args.options) {

@@ -757,6 +757,7 @@ constexpr auto programs = std::to_array<Named>({
     {"racket", interpreter},
     {"emacs", interpreter},
     {"octave", interpreter},
+    {"octave-cli", interpreter},
     {"qjs", interpreter},
     {"jjs", interpreter},
     {"js", interpreter},

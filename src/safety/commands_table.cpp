@@ -104,7 +104,7 @@ constexpr std::string_view rows[] = {
     "ldd,nm,objdump,readelf,size,c++filt,addr2line,ctags,cscope,cloc,scc,tokei,sloccount,dircolors,tput,ncal,w,whois_,zdump,fc-list,"
     "xdpyinfo,xrandr_,xprop,xwininfo,vainfo,glxinfo,vulkaninfo,clinfo,upower,iwconfig_,"
     "iwlist,ibstat,sestatus,getenforce,aa-status,ausearch,aureport,getcap,lsipc,lsmem,lsinitramfs,rpm-query,hostid,runlevel,tzselect,cpuid,"
-    "stty_,ip6calc,ipcalc,sipcalc|-o=_ -p=_ -u=_ -f=_ -F=_ -D=W -e=_ -d=_ -n=_ "
+    "stty_,ip6calc,ipcalc,sipcalc|-o=_ -p=_ -u=_ -f=? -F=? -D=W -e=_ -d=_ -n=_ "
     "-c=_ -a -K!process_control --kill!process_control|?*|list",
     "man|-P,--pager=X -H,--html?=X -C,--config-file=R -M=_ -s=_ -k|_*|list",
     "dmesg|-C,--clear!tampering -c,--read-clear!tampering -n,--console-level!tampering -D,--console-off!tampering -F,--file=R -H -w "
@@ -504,7 +504,6 @@ bool apply_table(Context& c) {
   if (!entry->operands.empty() && entry->operands.front() == "sub") {
     // Options before the subcommand, then up to four words that may name one.
     const Arguments global = parse_arguments(c.words, 1, entry->grammar, Order::posix);
-    c.apply_options(global);
     const std::size_t first = c.words.size() - global.operands.size();
     std::string key = c.program;
     const Table::Entry* best = nullptr;
@@ -516,6 +515,7 @@ bool apply_table(Context& c) {
         what = key;
       }
     }
+    c.apply_options(best ? global : parse_arguments(c.words, 1, entry->grammar));
     if (!best) {
       const bool nothing = global.operands.empty() && std::all_of(global.options.begin(), global.options.end(), [](const auto& o) {
                              return o.name == "help" || o.name == "version" || o.name == "h" || o.name == "V";
@@ -587,6 +587,7 @@ bool apply_table(Context& c) {
     c.output.join(both);
     if (own.text) c.output.text = own.text;
   }
+  if (entry->effect == Effect::execute) starts_shell(c);
   if (c.program == "hostname") c.output.local = true;
   if (c.program == "yes") c.output.endless = true;
   if (c.program == "head" || c.program == "od" || c.program == "xxd" || c.program == "hexdump") c.output.endless = false;
