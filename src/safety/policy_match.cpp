@@ -252,10 +252,9 @@ Truth Evaluation::argument(const Condition& condition) {
     if (const auto parsed = parse_json(in_.action->call.arguments); parsed.ok()) flatten(*parsed, "", *arguments_);
   }
   for (const auto& [name, value] : *arguments_) {
-    const auto dot = name.rfind('.');
-    if (!wildcard(condition.texts2[0], name) &&
-        (dot == std::string::npos || !wildcard(condition.texts2[0], std::string_view(name).substr(dot + 1))))
-      continue;
+    const auto own = std::string_view(name).substr(name.rfind('.') + 1);  // of a nested one
+    const auto named = [&](const auto& one) { return wildcard(one, name) || wildcard(one, own); };
+    if (std::none_of(condition.texts2.begin(), condition.texts2.end(), named)) continue;
     switch (condition.match) {
       case Condition::Text::glob:
         if (std::any_of(condition.texts.begin(), condition.texts.end(), [&](const auto& one) { return wildcard(one, value); }))
