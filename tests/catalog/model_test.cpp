@@ -160,9 +160,7 @@ TEST(Model, MemoryGrowsWithTheContext) {
 }
 
 TEST(Model, KnowsTheLargestContextThatFits) {
-  auto w = small_model();
-  w.number("llama.context_length", 4096);
-  const auto model = summary_of(w);
+  const auto model = summary_of(small_model());
   for (const char* type : {"f16", "k3v2"}) {
     const auto bytes = estimate_memory(model, 100, type).total();
     EXPECT_EQ(context_that_fits(model, bytes, type), 100) << type;
