@@ -1101,8 +1101,20 @@ std::string canonical_path(std::string_view text, const Surroundings& where, std
   for (int round = 0; round < 8; ++round) {
     std::vector<std::string_view> parts;
     bool outside = false;
+    bool again = false;
     for (const auto part : components(path)) {
       if (part == ".") continue;
+      if (part == ".." && !relative && parts.size() >= 3 && parts[0] == "proc") {
+        // The parent of /proc/self/cwd is the parent of where it leads.
+        std::string so_far;
+        for (const auto above : parts) so_far.append("/").append(above);
+        if (const auto through = through_proc(so_far, where)) {
+          const auto rest = static_cast<std::size_t>(part.data() - path.data());
+          path = *through + "/" + path.substr(rest);
+          again = true;
+          break;
+        }
+      }
       if (part == "..") {
         if (!parts.empty() && parts.back() != "?") {
           parts.pop_back();
@@ -1113,6 +1125,7 @@ std::string canonical_path(std::string_view text, const Surroundings& where, std
       }
       parts.push_back(part);
     }
+    if (again) continue;
     std::string joined;
     for (const auto part : parts) joined.append("/").append(part);
     if (outside) {

@@ -441,7 +441,14 @@ Outcome Interpreter::run_loop(const Program& program, Node index, const Setting&
     if (reads && setting.input->text && setting.input->text->empty()) return all;
     if (reads) script_.truncated = true;
   }
-  Outcome all = run_children(program, node.first_child, setting);
+  // `while true` without a way out says so in what it runs: in the background it fills the machine.
+  const std::string_view text = std::string_view(program.syntax->skeleton).substr(node.begin, node.end - node.begin);
+  const auto condition = program.syntax->simples.lower_bound(node.begin);
+  const auto plain =
+      condition != program.syntax->simples.end() && !condition->second.words.empty() ? condition->second.words[0].plain() : std::nullopt;
+  Setting within = setting;
+  if (text.starts_with("while") && (plain == "true" || plain == ":")) within.wrappers.push_back("endless loop");
+  Outcome all = run_children(program, node.first_child, within);
   // A second round sees what the first left behind.
   bool changed = false;
   for (auto& [name, variable] : state_.variables) {
@@ -451,7 +458,7 @@ Outcome Interpreter::run_loop(const Program& program, Node index, const Setting&
   }
   if (changed) {
     merge(before);
-    run_children(program, node.first_child, setting);
+    run_children(program, node.first_child, within);
   }
   merge(before);
   all.output.reset();

@@ -1008,6 +1008,12 @@ std::vector<Word> Interpreter::expand(const WordSyntax& word, const Setting& set
     }
     fields_of(atoms, setting, out);
   }
+  // Braces that do not match inside of ${…} count for bash's brace expansion too, by rules of their own.
+  const bool uneven = std::any_of(word.atoms.begin(), word.atoms.end(), [](const Atom& atom) {
+    return atom.kind == Atom::Kind::parameter &&
+           std::count(atom.text.begin(), atom.text.end(), '{') != std::count(atom.text.begin(), atom.text.end(), '}');
+  });
+  for (Word& one : out) one.exact = one.exact && !uneven;
   if (expander.too_many()) script_.truncated = true;
   return out;
 }
