@@ -514,13 +514,16 @@ double quantise_of(const Tables& tables, const float* y, float factor, std::uint
   for (int column = 0; column < columns; column += 16) {
     const int width = columns - column < 16 ? columns - column : 16;
     __m512i code[8], planes[8];
+    __mmask16 mask[8];
     for (int o = 0; o < 8; ++o) {
       const int at = o * columns + column, left = dim - at < width ? dim - at : width;
-      const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : left <= 0 ? 0 : (1 << left) - 1);
-      code[o] = _mm512_maskz_mov_epi32(mask, search(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask, y + at), _mm512_set1_ps(factor))));
+      mask[o] = static_cast<__mmask16>(left >= 16 ? 0xffff : left <= 0 ? 0 : (1 << left) - 1);
+      code[o] = _mm512_maskz_mov_epi32(mask[o], search(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask[o], y + at), _mm512_set1_ps(factor))));
+    }
+    for (int o = 0; o < 8; ++o) {  // apart, because both tables at once do not fit the registers
       const __m512i above = _mm512_sub_epi32(code[o], _mm512_set1_epi32(half));  // −1 − i for the lower half
       const __m512i size = _mm512_xor_si512(above, _mm512_srai_epi32(above, 31));
-      const __m512 value = _mm512_maskz_mov_ps(mask, look_up<parts>(level, size));
+      const __m512 value = _mm512_maskz_mov_ps(mask[o], look_up<parts>(level, size));
       const __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(value)), b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(value, 1));
       squares = _mm512_add_pd(squares, _mm512_add_pd(_mm512_mul_pd(a, a), _mm512_mul_pd(b, b)));  // whole numbers: exact
     }
