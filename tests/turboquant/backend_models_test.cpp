@@ -89,6 +89,9 @@ TEST(Backend, GivesItsMemoryBack) {
 }
 
 TEST(Backend, TwoThreadsComputeWhatOneComputes) {
+#if __has_feature(thread_sanitizer)
+  GTEST_SKIP() << "ggml is not instrumented: what its barriers order looks like a race";
+#endif
   auto one = Session::must({.model = nano_path(), .profile = "k8v4", .threads = 1});
   auto two = Session::must({.model = nano_path(), .profile = "k8v4", .threads = 2});
   const auto text = prompt(*one, 200);
