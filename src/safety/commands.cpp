@@ -407,6 +407,7 @@ void Flow::join(const Flow& other) {
 // ---- What a command does with an argument -------------------------------------------------------------------------------------------------------------------
 
 std::string Context::path_of(const Word& word) const {
+  if (++run.paths > most_paths) run.out.problem = "the call names more files than can be judged at once; split it";
   std::string path = canonical_path(word.text, where(), command.folder);
   // Links made by this very script.
   for (int hops = 0; hops < 8 && !run.links.empty(); ++hops) {
@@ -459,6 +460,7 @@ bool is_dup(const Word& word) {
 }  // namespace
 
 void Context::read(const Word& word) {
+  if (!run.out.problem.empty()) return;
   if (word.text.empty() || word.text == "-") return;
   if (looks_like_url(word.text) && !starts_with(lower_case(word.text), "file:")) return fetch(word);
   const std::string path = path_of(word);
@@ -488,6 +490,7 @@ void Context::read_tree(const Word& word) {
 }
 
 void Context::write(const Word& word) {
+  if (!run.out.problem.empty()) return;
   if (word.text.empty() || word.text == "-") return;
   const std::string path = path_of(word);
   if (const auto place = starts_with(path, "/dev/tcp/") ? 9 : starts_with(path, "/dev/udp/") ? 9 : 0; place != 0) {
@@ -522,6 +525,7 @@ void Context::create(const Word& word) {
 }
 
 void Context::remove(const Word& word, bool recursive) {
+  if (!run.out.problem.empty()) return;
   if (word.text.empty()) return;
   const std::string path = path_of(word);
   const Surroundings& place = where();
@@ -627,18 +631,19 @@ void Context::send_file(const Word& word, std::string_view host) {
 }
 
 Flow Context::substituted() const {
+  if (substituted_) return *substituted_;
   Flow all;
   all.text = "";
-  for (std::size_t i = index; i > 0; --i) {
-    const Command& before = run.script.commands[i - 1];
-    if (before.depth <= command.depth) break;
-    if (before.depth == command.depth + 1 && i - 1 < run.flows.size()) {
-      // Only the end of a pipeline reaches the word.
-      bool feeds = false;
-      for (std::size_t j = i; j < index; ++j) feeds = feeds || run.script.commands[j].pipe_from == static_cast<int>(i - 1);
-      if (!feeds) all.join(run.flows[i - 1]);
-    }
-  }
+  const auto& commands = run.script.commands;
+  std::size_t first = index;
+  while (first > 0 && commands[first - 1].depth > command.depth) --first;
+  // Only the end of a pipeline reaches the word.
+  std::vector<bool> feeds(index - first, false);
+  for (std::size_t i = first; i < index; ++i)
+    if (commands[i].pipe_from >= static_cast<int>(first)) feeds[static_cast<std::size_t>(commands[i].pipe_from) - first] = true;
+  for (std::size_t i = index; i > first; --i)
+    if (commands[i - 1].depth == command.depth + 1 && i - 1 < run.flows.size() && !feeds[i - 1 - first]) all.join(run.flows[i - 1]);
+  substituted_ = all;
   return all;
 }
 
@@ -697,11 +702,13 @@ void assess_into(Run& outer, std::string_view text, bool certain, std::string_vi
   run.programs = outer.programs;
   run.links = outer.links;
   run.variables = outer.variables;
+  run.paths = outer.paths;
   assess_run(run);
   for (auto& observation : inside.observations) {
     observation.certain = observation.certain && certain;
     outer.out.observations.push_back(std::move(observation));
   }
+  outer.paths = run.paths;
   if (!inside.problem.empty()) outer.out.problem = std::move(inside.problem);
 }
 
@@ -859,6 +866,7 @@ void Context::run_file(const Word& word, std::string_view language) {
 }
 
 void Context::scan(const Word& word) {
+  if (!run.out.problem.empty()) return;
   if (word.text.size() < 2) return;
   std::string_view text = word.text;
   if (looks_like_url(text)) {
@@ -1327,7 +1335,7 @@ void assess_run(Run& run) {
   const auto& commands = run.script.commands;
   run.flows.resize(commands.size());
   static const std::vector<Word> no_words;
-  for (std::size_t i = 0; i < commands.size(); ++i) {
+  for (std::size_t i = 0; i < commands.size() && run.out.problem.empty(); ++i) {
     const Command& command = commands[i];
     std::vector<Word> placed_folder;
     const std::vector<Word>* words = with_folder(run, i, command, placed_folder);
@@ -1459,6 +1467,15 @@ Assessment assess_script(const Script& script, const Action& action) {
   Run run{.script = script, .action = action, .out = out};
   remember_downloads(run);
   assess_run(run);
+  constexpr std::size_t longest_folded = 65536;
+  if (std::any_of(script.commands.begin(), script.commands.end(), [](const Command& command) { return !command.assignments.empty(); })) {
+    for (const Command& command : script.commands) {
+      for (const Word& word : command.words) {
+        if (out.folded.size() + word.text.size() < longest_folded) out.folded += word.text + " ";
+      }
+      out.folded += "\n";
+    }
+  }
   return out;
 }
 

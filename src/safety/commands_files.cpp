@@ -110,7 +110,7 @@ void copy(Context& c) {
   for (const auto& source : sources) {
     recursive ? c.read_tree(source) : c.read(source);
     remember_copy(c, source, target, folder_given || sources.size() > 1);
-    if (args.has("s") || args.has("l")) c.run.links[c.path_of(target)] = c.path_of(source);
+    if ((args.has("s") || args.has("l")) && c.run.links.size() < most_links) c.run.links[c.path_of(target)] = c.path_of(source);
   }
   // Into a folder: what lies there under the same name is what is written.
   for (const auto& source : sources) {
@@ -197,7 +197,8 @@ void link(Context& c) {
   }
   // A link of one's own in one's own folders is a file like others; the link in ~/.local/bin or /usr is not.
   c.write(target);
-  for (auto& [at, from] : made) c.run.links[at] = std::move(from);
+  for (auto& [at, from] : made)
+    if (c.run.links.size() < most_links) c.run.links[at] = std::move(from);
 }
 
 void install(Context& c) {

@@ -18,6 +18,8 @@ namespace hearth::safety {
 
 inline constexpr std::string_view unknown_part = "\xEF\xBF\xBD";
 inline constexpr int deepest_assessment = 12;           // texts within texts
+inline constexpr std::size_t most_paths = 20000;        // looked at for one call
+inline constexpr std::size_t most_links = 64;           // made by one script and followed
 inline constexpr std::size_t most_observations = 2048;  // of one call; what comes after is a problem
 
 // What happens with an argument.
@@ -109,6 +111,7 @@ struct Run {
   const Action& action;
   Assessment& out;
   int depth = 0;
+  std::size_t paths = 0;                         // looked at so far
   std::vector<Flow> flows;                       // by command
   std::map<std::string, Flow> files;             // written in this script: path → what it holds
   std::map<std::string, std::string> programs;   // path → the program that was copied there
@@ -172,6 +175,11 @@ class Context {
   // The flow of the commands substituted into this one.
   Flow substituted() const;
   Flow flow_of(const Word& word) const;
+
+ private:
+  mutable std::optional<Flow> substituted_;
+
+ public:
   // What a command prints is a list of these names (find, ls …), for xargs and substitutions; nothing when it cannot be told.
   static std::optional<std::vector<Word>> items_of(const Run& run, int command_index, int hops = 0);
 };

@@ -344,6 +344,9 @@ void makefile(Context& c, const std::string& text) {
         if (line[i] == '$' && i + 1 < line.size() && line[i + 1] == '$') ++i;
       }
       recipes += one + "\n";
+    } else if (const auto colon = std::min(line.find(':'), line.size()), inline_recipe = line.find(';', colon);
+               inline_recipe != std::string_view::npos && line.substr(0, inline_recipe).find('=') == std::string_view::npos) {
+      recipes += std::string(line.substr(inline_recipe + 1)) + "\n";
     } else if (const auto shell = line.find("$(shell "); shell != std::string_view::npos) {
       recipes += std::string(line.substr(shell + 8, line.rfind(')') - shell - 8)) + "\n";
     }
@@ -447,6 +450,12 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
     if (looks || (listing && !says(c, "flush"))) return c.report(Effect::list, "lists rules of the firewall"), true;
     return own(), true;
   }
+  if (name == "rarely") {
+    const bool looks = args.any({"l", "L", "E", "help", "dump"}) || (args.operands.empty() && args.options.empty()) || says(c, "status") ||
+                       says(c, "list") || says(c, "--sb-state") || says(c, "--version") || says(c, "-h") || says(c, "show");
+    if (looks) return c.report(Effect::list, "tells about the system"), true;
+    return own(operand(args, 0)), true;
+  }
   if (name == "flags") {
     const bool changes = std::any_of(args.options.begin(), args.options.end(), [](const auto& o) {
       for (const std::string_view verb :
@@ -467,6 +476,7 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
   if (name == "sysctl") {
     const bool sets = args.any({"w", "p", "system"}) || std::any_of(args.operands.begin(), args.operands.end(),
                                                                     [](const Word& w) { return w.text.find('=') != std::string::npos; });
+    for (const auto& word : args.operands) c.scan(word);
     if (!sets) return c.report(Effect::list, "reads kernel settings"), true;
     for (const auto& word : args.operands) {
       const std::string low = lower_case(word.text);

@@ -93,6 +93,34 @@ constexpr std::string_view rows[] = {
     "fdupes,jdupes,rmlint,rdfind|-d,--delete!filesystem_destruction -N,--noprompt -r,--recurse|?*|list",
     "evil-winrm,psexec.py,wmiexec.py,smbexec.py,atexec.py,dcomexec.py,getST.py,getTGT.py,GetUserSPNs.py,GetNPUsers.py,ntlmrelayx.py,"
     "ticketer.py,addcomputer.py,dacledit.py|-p=_|?*|remote_code attacks other machines",
+    // ---- rarer programs of a system
+    "gksu,gksudo,kdesu,kdesudo,beesu,arch-chroot,steamos-chroot,schroot,fakechroot_|-u=_|cmd|privilege_escalation becomes another user or "
+    "changes the root folder",
+    "systemd-nspawn|-D,--directory=_ -b -M=_ -u=_ --bind=_ -i=_|cmd|container_escape starts a container of its own",
+    "distrobox-host-exec,flatpak-spawn,host-spawn|--host|cmd|container_escape runs a command on the host of a container",
+    "lxc-start,lxc-create,lxc-console,distrobox-rm,machinectl_|-n=_|_*|container_escape handles containers of the system",
+    "cdrecord,wodim,growisofs,systemd-repart,kpartx,e2undo,extundelete,fsadm,e4defrag,limine,limine-install,mokutil,sbctl,rpi-eeprom-"
+    "update,rpi-update,fwupdtool,vkpurge,bcachefs,steamos-readonly,systemd-cryptenroll,veracrypt,tomb,"
+    "cgset,xmount,ostree_,grub-set-default,grub-reboot,grub-editenv|-l,--list --help|rarely|disk_destruction changes disks, file systems "
+    "or what the machine boots",
+    "fwupdmgr,homectl,snapper,rpm-ostree,bootc,portablectl|-y|sub|list",
+    "fwupdmgr install,fwupdmgr update,fwupdmgr downgrade,fwupdmgr reinstall,bootc switch,bootc upgrade,bootc rollback,rpm-ostree "
+    "rebase,rpm-ostree reset,rpm-ostree rollback,rpm-ostree deploy||_*|disk_destruction changes firmware or the system itself",
+    "rpm-ostree install,rpm-ostree upgrade||_*|install",
+    "snapper delete,snapper undochange,snapper rollback,snapper delete-config||_*|filesystem_destruction deletes or rolls back snapshots",
+    "homectl create,homectl remove,homectl update,homectl passwd,homectl resize,fprintd-delete||_*|privilege_escalation changes accounts",
+    "portablectl attach,portablectl detach||_*|persistence changes services of the system",
+    "systemd-cryptsetup|-q|_*|privilege_escalation opens an encrypted device",
+    "systemd-creds,systemd-ask-password,ldapdomaindump,xauth,hcxdumptool,bully,reaver,wifite,tcpick,gpu-screen-recorder,silentcast,wf-"
+    "recorder,obs,pw-record,parec|-f=_ -o=W|?*|credential_access reads credentials or records people",
+    "tcpkill,conntrack,ipcrm,scancel,killsnoop|-L,--dump -E --help|rarely|process_control ends connections or what belongs to other "
+    "processes",
+    "xbps-remove,removepkg,pkgrm,repo-remove,pkg_delete,equo|-l|_*|process_control removes packages from the system",
+    "pacstrap,debootstrap,mmdebstrap|-v|_*|privilege_escalation builds a system of its own",
+    "dockerd,containerd,crond,cron,atd,slurmctld,slurmd,named,knockd,snmpd,rpcbind|-t -v --version|_*|persistence starts a service of the "
+    "system",
+    "qrcp,onionshare,onionshare-cli,woof,magic-folder,syncthing,rygel,minidlna|send|upload|",
+    "rdesktop,xfreerdp,remmina,vncviewer,x2goclient,waypipe,usbip|-u=_ -p=_ -r=_|?*|fetch connects to another machine",
     "trash-empty||_*|filesystem_destruction empties the trash",
     // ---- looking at the machine
     "ps,pgrep,pidof,top,htop,btop,atop,glances,uptime,w,who,whoami,id,groups,users,last,lastlog,lastb,finger,hostname_,uname,free,vmstat,"

@@ -117,6 +117,21 @@ TEST(Commands, AnUnknownWorkingFolderIsAWritableRoot) {
   EXPECT_TRUE(dangerous(assess_shell("cat ../../../../etc/shadow", action)));
 }
 
+// Over a bound a call is a problem, never released; below it the work stays small.
+TEST(Commands, MoreThanCanBeJudgedIsAProblem) {
+  const Action action = action_in("/home/user/project");
+  std::string many = "cat";
+  for (int i = 0; i < 30000; ++i) many += " /e*/x?" + std::to_string(i);
+  EXPECT_FALSE(assess_shell(many, action).problem.empty());
+  std::string words = "echo";
+  for (int i = 0; i < 2000; ++i) words += " a$(b)c";
+  const Assessment assessment = assess_shell(words, action);
+  EXPECT_TRUE(!assessment.observations.empty() || !assessment.problem.empty());
+  std::string code = "x = ";
+  for (int i = 0; i < 30000; ++i) code += "(";
+  EXPECT_FALSE(assess_code("python", code, action).observations.empty());
+}
+
 TEST(Code, TextsInOtherLanguages) {
   const Action action = action_in("/home/user/project");
   const auto code = [&](std::string_view language, std::string_view text) { return assess_code(language, text, action); };
