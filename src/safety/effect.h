@@ -65,6 +65,9 @@ struct Assessment {
   // Set when the call could not be read at all (no shell would parse it, arguments that are not JSON, over a bound): it must not be released.
   std::string problem;
 
+  // The words of a shell text's commands after expansion, where variables put some of them together: what is split in the text is whole in here. At most 64 KiB.
+  std::string folded;
+
   bool has(Effect effect) const;
 };
 

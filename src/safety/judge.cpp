@@ -185,6 +185,15 @@ class Judge::Impl {
                   .minute_of_day = local.tm_hour * 60 + local.tm_min,
                   .day_of_week = local.tm_wday == 0 ? 7 : local.tm_wday},
                  out.verdict);
+    // What the text holds in pieces and puts together to send it away.
+    if (!out.assessment.folded.empty() &&
+        (out.assessment.has(Effect::send) || out.assessment.has(Effect::exfiltration) || out.assessment.has(Effect::fetch))) {
+      for (const Match& match : argus.scan(out.assessment.folded)) {
+        if (match.kind != Spill::secret && match.kind != Spill::marking) continue;
+        out.verdict.add({Decision::require, Layer::argus, match.detector, "the command puts together what must not leave, out of pieces",
+                         match.shown, "leave it out"});
+      }
+    }
     if (out.assessment.problem.empty() && out.assessment.observations.empty())
       out.verdict.add({Decision::deny, Layer::gate, "unread", "nothing is known of what the call would do", "", ""});
     if (!course.shape.empty()) {

@@ -833,7 +833,7 @@ Outcome Interpreter::note(Command command, const Setting& setting) {
                                                      "file",      "stat",  "less", "more",  "diff",   "cmp",     "git",  "nl",   "md5sum",
                                                      "sha256sum", "awk",   "jq",   "touch", "python", "python3", "node", "bash", "sh"};
       if (std::find(std::begin(readers), std::end(readers), program) == std::end(readers)) {
-        for (const auto& [path, text] : files) write({.text = path}, std::nullopt, false);
+        for (const auto& [path, text] : files) overwritten_[canonical(path)] = true;  // perhaps; what was written stays for judging
       }
     } else if (!outcome.output) {
       // Anything else may have written the files it names.

@@ -9,11 +9,8 @@
 #include <set>
 
 #include "base/json.h"
-#include "safety/argus.h"
-#include "safety/paths.h"
+#include "safety/judge.h"
 #include "safety/policy.h"
-#include "safety/shell.h"
-#include "safety/tools.h"
 
 namespace hearth::safety {
 namespace {
@@ -47,18 +44,21 @@ struct Judged {
   bool held() const { return verdict.decision >= Decision::require; }
 };
 
-// The layers that know only the call itself and what earlier calls wrote: gate, Argus, policy.
+// All five layers, as shipped.
 Judged judge(const Action& action) {
-  static const Argus argus;
-  const Policy& policy = Policy::shipped();
+  static const auto judge = [] {
+    JudgeOptions options;
+    options.where = surroundings();
+    return Judge::make(options);
+  }();
   Judged out;
-  out.assessment = assess_call(action, policy.tools());
-  const auto spills = argus.scan_json(action.call.arguments);
-  PolicyInput input;
-  input.action = &action;
-  input.assessment = &out.assessment;
-  input.spills = &spills;
-  policy.judge(input, out.verdict);
+  if (!judge.ok()) {
+    ADD_FAILURE() << judge.error().message;
+    return out;
+  }
+  Judgement judgement = (*judge)->judge(action);
+  out.verdict = std::move(judgement.verdict);
+  out.assessment = std::move(judgement.assessment);
   return out;
 }
 
@@ -87,7 +87,7 @@ Call call_of(const json::object& object, const json::object& otherwise) {
   return call;
 }
 
-// An action with what the earlier calls of `object` wrote, where that is known.
+// The action, with the calls before it.
 Action action_of(const json::object& object, const json::object& otherwise) {
   Action action;
   action.where = surroundings();
@@ -96,18 +96,7 @@ Action action_of(const json::object& object, const json::object& otherwise) {
   if (history == nullptr) return action;
   for (const auto& entry : history->as_array()) {
     const auto& earlier = entry.as_object();
-    Call call = call_of(earlier, earlier);
-    const json::object& arguments = earlier.at("arguments").as_object();
-    if (const auto* acts = earlier.if_contains("acts")) {
-      const auto& fields = acts->as_object().at("write").as_array();
-      const std::string path(arguments.at(fields[0].as_string()).as_string());
-      action.written_files[canonical_path(path, action.where)] = arguments.at(fields[1].as_string()).as_string();
-    } else if (const auto* command = arguments.if_contains("command")) {
-      if (const auto script = parse_shell(std::string(command->as_string()), action); script.ok()) {
-        for (const auto& [path, text] : script->written) action.written_files[path] = text;
-      }
-    }
-    action.history.push_back(std::move(call));
+    action.history.push_back(call_of(earlier, earlier));
   }
   return action;
 }
