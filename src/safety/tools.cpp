@@ -314,6 +314,7 @@ class Assessor {
       if (must_parse && out_.problem.empty()) out_.problem = std::move(assessment.problem);
       return;
     }
+    out_.folded += assessment.folded;
     take(std::move(assessment), only_danger);
     if (whole.find("apply_patch") == std::string::npos && whole.find("applypatch") == std::string::npos) return;
     // The patch is an argument or a here-document.
