@@ -407,7 +407,9 @@ void Flow::join(const Flow& other) {
 // ---- What a command does with an argument -------------------------------------------------------------------------------------------------------------------
 
 std::string Context::path_of(const Word& word) const {
-  if (++run.paths > most_paths) run.out.problem = "the call names more files than can be judged at once; split it";
+  if (has_glob(word.text)) ++run.patterns;
+  if (++run.paths > most_paths || run.patterns > most_patterns)
+    run.out.problem = "the call names more files than can be judged at once; split it";
   std::string path = canonical_path(word.text, where(), command.folder);
   // Links made by this very script.
   for (int hops = 0; hops < 8 && !run.links.empty(); ++hops) {
@@ -703,12 +705,14 @@ void assess_into(Run& outer, std::string_view text, bool certain, std::string_vi
   run.links = outer.links;
   run.variables = outer.variables;
   run.paths = outer.paths;
+  run.patterns = outer.patterns;
   assess_run(run);
   for (auto& observation : inside.observations) {
     observation.certain = observation.certain && certain;
     outer.out.observations.push_back(std::move(observation));
   }
   outer.paths = run.paths;
+  outer.patterns = run.patterns;
   if (!inside.problem.empty()) outer.out.problem = std::move(inside.problem);
 }
 

@@ -22,6 +22,7 @@ struct Token {
 };
 constexpr std::size_t most_tokens = 60000;
 constexpr std::size_t longest_value = 1 << 16;
+constexpr std::size_t most_items = 4096;  // of a list that grows
 constexpr int deepest_expression = 48;
 
 enum class Family : std::uint8_t { python, c_like, perl, ruby, php, lua, awk, lisp, shell_like, other };
@@ -1223,8 +1224,9 @@ class Evaluator {
     Value out;
     if (a.list && b.list) {
       out = a;
-      out.items.insert(out.items.end(), b.items.begin(), b.items.end());
       out.exact = a.exact && b.exact;
+      if (a.items.size() + b.items.size() > most_items) out.exact = false;
+      else out.items.insert(out.items.end(), b.items.begin(), b.items.end());
       return out;
     }
     out.known = a.known || b.known;

@@ -19,6 +19,7 @@ namespace hearth::safety {
 inline constexpr std::string_view unknown_part = "\xEF\xBF\xBD";
 inline constexpr int deepest_assessment = 12;           // texts within texts
 inline constexpr std::size_t most_paths = 20000;        // looked at for one call
+inline constexpr std::size_t most_patterns = 512;       // among them; each is compared with every place there is a rule for
 inline constexpr std::size_t most_links = 64;           // made by one script and followed
 inline constexpr std::size_t most_observations = 2048;  // of one call; what comes after is a problem
 
@@ -111,7 +112,8 @@ struct Run {
   const Action& action;
   Assessment& out;
   int depth = 0;
-  std::size_t paths = 0;                         // looked at so far
+  std::size_t paths = 0;  // looked at so far
+  std::size_t patterns = 0;
   std::vector<Flow> flows;                       // by command
   std::map<std::string, Flow> files;             // written in this script: path → what it holds
   std::map<std::string, std::string> programs;   // path → the program that was copied there
