@@ -93,10 +93,6 @@ Finding failure(std::string why) {
 
 }  // namespace
 
-#ifndef HEARTH_TRAJECTORY
-Step step_of(const Call&, const Assessment&) { return {}; }
-#endif
-
 class Judge::Impl {
  public:
   explicit Impl(JudgeOptions given) : options(std::move(given)), argus(options.argus) {}
@@ -165,12 +161,8 @@ class Judge::Impl {
     Course course;
     {
       const std::shared_lock lock(learning);
-#ifdef HEARTH_TRAJECTORY
       if (trajectory) course = trajectory->judge(steps);
-#endif
-#ifdef HEARTH_GUARD
       if (guard) out.guard_probability = guard->probability(action, out.assessment);
-#endif
     }
     out.trajectory_score = course.score;
 
@@ -209,7 +201,6 @@ class Judge::Impl {
     return out;
   }
 
-#ifdef HEARTH_GUARD
   Result<std::optional<Guard>> load_guard() const {
     if (!options.guard) return std::optional<Guard>();
     const std::string kept = options.state_folder + guard_file;
@@ -218,8 +209,6 @@ class Judge::Impl {
     if (!loaded.ok()) return std::move(loaded).error();
     return std::optional<Guard>(std::move(*loaded));
   }
-#endif
-#ifdef HEARTH_TRAJECTORY
   Result<std::optional<Trajectory>> load_trajectory() const {
     if (!options.trajectory) return std::optional<Trajectory>();
     const std::string kept = options.state_folder + trajectory_file;
@@ -228,7 +217,6 @@ class Judge::Impl {
     if (!loaded.ok()) return std::move(loaded).error();
     return std::optional<Trajectory>(std::move(*loaded));
   }
-#endif
 
   static constexpr const char* guard_file = "/guard.model";
   static constexpr const char* trajectory_file = "/trajectory.model";
@@ -239,12 +227,8 @@ class Judge::Impl {
   std::shared_ptr<const Policy> current GUARDED_BY(mutex);
   mutable Memory memory;
   mutable std::shared_mutex learning;  // judging shares it, learning has it alone
-#ifdef HEARTH_GUARD
   std::optional<Guard> guard;
-#endif
-#ifdef HEARTH_TRAJECTORY
   std::optional<Trajectory> trajectory;
-#endif
 };
 
 Judge::Judge(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -264,16 +248,12 @@ Result<std::unique_ptr<Judge>> Judge::make(JudgeOptions options) {
     const auto done = impl->argus.protect(std::filesystem::path(path).filename().string(), *text);
     if (!done.ok()) return Error{ErrorCode::config_invalid, "safety.protected_documents: " + path + ": " + done.error().message, {}};
   }
-#ifdef HEARTH_GUARD
   auto guard = impl->load_guard();
   if (!guard.ok()) return std::move(guard).error();
   impl->guard = std::move(*guard);
-#endif
-#ifdef HEARTH_TRAJECTORY
   auto trajectory = impl->load_trajectory();
   if (!trajectory.ok()) return std::move(trajectory).error();
   impl->trajectory = std::move(*trajectory);
-#endif
   return std::unique_ptr<Judge>(new Judge(std::move(impl)));
 }
 
@@ -324,16 +304,11 @@ void Judge::learn(const Action& action, bool refused) {
     const std::unique_lock lock(impl_->learning);
     const bool keep = !impl_->options.state_folder.empty();
     Result<void> kept;
-#ifdef HEARTH_GUARD
     if (impl_->guard) impl_->guard->learn(seen, assessment, refused);
     if (impl_->guard && keep) kept = impl_->guard->save(impl_->options.state_folder + Impl::guard_file);
-#endif
-#ifdef HEARTH_TRAJECTORY
     if (impl_->trajectory) impl_->trajectory->learn(steps, refused);
     if (impl_->trajectory && keep && kept.ok()) kept = impl_->trajectory->save(impl_->options.state_folder + Impl::trajectory_file);
-#endif
     if (!kept.ok() && keep) spdlog::warn("what was learned from an operator cannot be kept: {}", kept.error().message);
-    (void)refused;
   } catch (const std::exception& thrown) { spdlog::warn("nothing was learned from an operator's word: {}", thrown.what()); }
 }
 
