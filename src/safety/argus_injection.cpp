@@ -25,7 +25,7 @@ constexpr const char* assistants =
     "(?:a\\.?i\\.?\\b|llms?\\b|(?:language |ai |large )*models?\\b|(?:ai |coding )?assistants?\\b|chat ?bots?\\b|(?:ai |coding "
     ")?agents?\\b|claude\\b|chatgpt\\b|gpt\\b|copilot\\b|gemini\\b|cursor\\b)";
 
-// {AI}: whoever is spoken to. Weights were set by hand on a development set and checked on another (docs/safety.md has the figures).
+// {AI}: whoever is spoken to. Weights were set by hand on the cases in tests/cases/safety/argus_results.json.
 constexpr Rule rules[] = {
     {"override", "ignore|disregard|forget|override|overrule|bypass|do not follow|don't follow|stop following|discard",
      R"re((?:ignore|disregard|forget|override|overrule|bypass|do not follow|don't follow|stop following|discard)\s+(?:about\s+|to\s+)?(?:(?:all|any|everything|every|of|the|your|these|those|my|other|safety|and|or|in|what)\s+){0,5}(?:previous|prior|above|earlier|preceding|original|initial|system|existing|current|past|developer|former|old|safety|your|other|aforementioned|before)\b[\s\w,'*_-]{0,40}?(?:instructions?|prompts?|rules?|guidelines?|directives?|context|programming|constraints?|commands?|messages?|training|polic(?:y|ies)|orders?|safeguards?|restrictions?|tasks?|conversation)\b)re",
