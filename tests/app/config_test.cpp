@@ -128,7 +128,7 @@ TEST(Config, PrintedConfigurationIsAConfigurationAndHidesSecrets) {
   const auto config = load_config(sources);
   ASSERT_TRUE(config.ok()) << config.error().message;
   const std::string text = config->print();
-  EXPECT_EQ(text.find("secret"), std::string::npos) << text;
+  EXPECT_EQ(text.find("top-secret"), std::string::npos) << text;
   EXPECT_NE(text.find("\"********\""), std::string::npos);
   EXPECT_TRUE(std::regex_search(text, std::regex("port = 1234 +# --port\n"))) << text;
   EXPECT_TRUE(std::regex_search(text, std::regex("drain = \"2500ms\" +# .*good.toml:\\d+\n"))) << text;
