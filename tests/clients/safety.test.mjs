@@ -47,7 +47,7 @@ async function run(...args) {
 const agents = {
   async openai(ask, on = model) {
     const client = new OpenAI({ baseURL: `${hearth.url}/v1`, apiKey: 'none', maxRetries: 0 });
-    const stream = client.chat.completions.stream({ model: on, messages: [{ role: 'user', content: ask }], tools: [bashTool] });
+    const stream = client.chat.completions.stream({ model: on, max_tokens: 400, temperature: 0, messages: [{ role: 'user', content: ask }], tools: [bashTool] });
     const { choices: [choice] } = await stream.finalChatCompletion();
     return {
       text: choice.message.content ?? '',
@@ -57,7 +57,7 @@ const agents = {
   },
   async anthropic(ask, on = model) {
     const client = new Anthropic({ baseURL: hearth.url, apiKey: 'none', maxRetries: 0 });
-    const message = await client.messages.stream({ model: on, max_tokens: 200, messages: [{ role: 'user', content: ask }], tools: [bash] }).finalMessage();
+    const message = await client.messages.stream({ model: on, max_tokens: 400, temperature: 0, messages: [{ role: 'user', content: ask }], tools: [bash] }).finalMessage();
     return {
       text: message.content.filter(({ type }) => type === 'text').map(({ text }) => text).join(''),
       commands: message.content.filter(({ type }) => type === 'tool_use').map(({ input }) => input.command),
@@ -68,9 +68,9 @@ const agents = {
 
 for (const [name, turn] of Object.entries(agents)) {
   test(`${name}: a safe command of the built-in model passes`, async () => {
-    const { commands, ended } = await turn('list all files sorted by size');
+    const { commands, ended } = await turn('list all files');
     assert.equal(commands.length, 1);
-    assert.match(commands[0], /^ls /);
+    assert.match(commands[0], /^ls\b/);
     assert.equal(ended, 'calls');
   });
 
