@@ -77,6 +77,21 @@ std::vector<std::string> variants(const std::string& line) {
   return all;
 }
 
+// The same words as mere data, as those write who document, search or test them.
+std::vector<std::string> mentions(const std::string& line) {
+  std::vector<std::string> all{"cat > notes.md <<'END'\n" + line + "\nEND", "cat <<'END' | sort\n" + line + "\nEND"};
+  if (line.find('\'') == std::string::npos) {
+    for (const char* before :
+         {"echo '", "grep -rn '", "git commit -m 'never run ", "cat <<< '", "printf '%s\\n' '", "rg -F '", "git log --grep '"})
+      all.push_back(before + line + "'");
+  }
+  if (line.find_first_of("\"'$`\\!") == std::string::npos) {
+    all.push_back("python3 -c \"print('" + line + "')\"");
+    all.push_back("node -e \"console.log('" + line + "')\"");
+  }
+  return all;
+}
+
 // Area under the receiver's curve: the chance that a refused call scores above one that passed.
 double auc(std::vector<std::pair<double, bool>> scores) {
   std::sort(scores.begin(), scores.end());
@@ -156,6 +171,7 @@ int main(int argc, char** argv) {
       for (const auto& line : lines_of(file)) {
         std::uint64_t which = hash(line);
         for (const auto& variant : variants(line)) add(shell(variant, which++), true, hash(line), false);
+        for (const auto& mention : mentions(line)) add(shell(mention, which++), false, hash(line), true);
       }
     }
     for (const auto& file : ordinary) {
@@ -238,11 +254,11 @@ int main(int argc, char** argv) {
                   counts[2][0], counts[2][1], auc(test), auc(blind), calibration_error(test));
     figures = line;
     std::printf("%s\n", line);
-    for (const double threshold : {0.5, 0.8, 0.97}) {
+    for (const double threshold : {0.5, 0.9, 0.995}) {
       std::size_t false_ones = 0, found = 0, found_blind = 0, false_blind = 0;
       for (const auto& [p, label] : test) (label ? found : false_ones) += p >= threshold ? 1 : 0;
       for (const auto& [p, label] : blind) (label ? found_blind : false_blind) += p >= threshold ? 1 : 0;
-      std::snprintf(line, sizeof line, "at %.2f: %.2f %% of refused calls (%.2f %% without effects), %zu of %zu passed ones (%zu without)",
+      std::snprintf(line, sizeof line, "at %.3f: %.2f %% of refused calls (%.2f %% without effects), %zu of %zu passed ones (%zu without)",
                     threshold, 100.0 * static_cast<double>(found) / static_cast<double>(counts[2][1]),
                     100.0 * static_cast<double>(found_blind) / static_cast<double>(counts[2][1]), false_ones, counts[2][0], false_blind);
       figures += std::string("; ") + line;
@@ -251,11 +267,11 @@ int main(int argc, char** argv) {
     for (const auto& example : examples) {
       if (example.part < 85 || example.refused) continue;
       const double p = guard.probability(example.action, example.assessment);
-      if (p >= 0.8) std::printf("  false: %.3f %s\n", p, example.action.call.arguments.substr(0, 160).c_str());
+      if (p >= 0.9) std::printf("  false: %.3f %s\n", p, example.action.call.arguments.substr(0, 160).c_str());
     }
     guard.set_provenance(
         "Made by tests/tools/train_guard. Refused: tests/cases/safety (wide_dangerous.txt, redteam), of this project, in variants. Passed: "
-        "wide_ordinary.txt and benign twins of this "
+        "wide_ordinary.txt, benign twins and the refused lines as mere data, of this "
         "project; command lines of tldr-pages (CC-BY-4.0, the tldr-pages contributors) and nl2bash (MIT) in which layer 1 sees nothing "
         "dangerous. " +
         figures);

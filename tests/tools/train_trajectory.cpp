@@ -176,7 +176,8 @@ int main(int argc, char** argv) {
       for (std::string line; std::getline(in, line);) {
         Session session;
         std::size_t k = 0;
-        for (const auto& tool : json::parse(line).at("tools").as_array()) {
+        const auto row = json::parse(line);
+        for (const auto& tool : row.at("tools").as_array()) {
           session.push_back(step(std::string(tool.as_string()), "{}"));
           session.back().digest = std::to_string(k++);  // their arguments are not known, so nothing repeats
         }
