@@ -6,7 +6,7 @@ import Anthropic from '@anthropic-ai/sdk';
 import { betaTool } from '@anthropic-ai/sdk/helpers/beta/json-schema';
 import { ask, collect, model, startHearth } from './hearth.mjs';
 
-const question = ask('list all files');
+const question = ask('list files by size');
 const bash = {
   name: 'bash',
   description: 'Run a shell command',
@@ -317,7 +317,7 @@ test('documents of text are read', async () => {
     max_tokens: 1,
     messages: user(
       { type: 'document', source: { type: 'text', media_type: 'text/plain', data: 'The folder is called reports and holds many files.' }, title: 'Notes' },
-      { type: 'text', text: 'list all files' },
+      { type: 'text', text: 'list files by size' },
     ),
   });
   assert.ok(prompt(long) > prompt(short) + 10);

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { bash } from './clients.mjs';
 import { until } from './hearth.mjs';
 
-export const question = 'list all files';
+export const question = 'list files by size';
 const endless = {
   name: 'write',
   description: 'Write a long text',

@@ -4,7 +4,7 @@ import { after, before, test } from 'node:test';
 import { Ollama } from 'ollama';
 import { ask, bashTool, collect, model, startHearth, until } from './hearth.mjs';
 
-const question = ask('list all files');
+const question = ask('list files by size');
 const options = { temperature: 0, num_predict: 100 };
 let hearth, ollama;
 

@@ -16,6 +16,7 @@ let hearth, engine;
 before(async () => {
   engine = await startScripted();
   hearth = await startHearth({
+    env: { HEARTH_SAFETY: undefined },
     config: `timeouts.keep_alive = "100ms"
 [safety]
 working_folder = "/home/user/project"
