@@ -218,7 +218,8 @@ std::uint64_t kv_bytes_per_token(const ModelSummary& model, std::string_view kv_
   if (profile && fits(model.key_length) && fits(model.value_length)) {
     int layer = 0;
     for (const std::int64_t heads : layers) {
-      bytes += turboquant::bytes_per_token(profile->of_layer(layer++, static_cast<int>(model.layers)), heads, model.key_length, model.value_length);
+      bytes += turboquant::bytes_per_token(profile->of_layer(layer++, static_cast<int>(model.layers)), heads, model.key_length,
+                                           model.value_length);
     }
     return bytes;
   }
@@ -252,7 +253,8 @@ MemoryEstimate estimate_memory(const ModelSummary& model, std::int64_t context, 
 
 std::int64_t context_that_fits(const ModelSummary& model, std::uint64_t bytes, std::string_view kv_type, bool mtp) {
   // All that grows, grows with each token alike.
-  const std::uint64_t none = estimate_memory(model, 0, kv_type, mtp).total(), token = estimate_memory(model, 1, kv_type, mtp).total() - none;
+  const std::uint64_t none = estimate_memory(model, 0, kv_type, mtp).total(),
+                      token = estimate_memory(model, 1, kv_type, mtp).total() - none;
   if (bytes <= none || token == 0) return 0;
   const std::int64_t most = model.context > 0 ? model.context : std::numeric_limits<std::int64_t>::max();
   return static_cast<std::int64_t>(std::min<std::uint64_t>((bytes - none) / token, static_cast<std::uint64_t>(most)));

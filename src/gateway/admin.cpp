@@ -81,18 +81,9 @@ void append_event(std::string& out, const fleet::ModelEvent& event) {
 }
 
 json::object to_json(const safety::HeldCall& call) {
-  return {{"id", call.id},
-          {"tenant", call.tenant},
-          {"model", call.model},
-          {"request", call.request_id},
-          {"tool", call.tool},
-          {"arguments", call.arguments},
-          {"layer", call.layer},
-          {"rule", call.rule},
-          {"reason", call.reason},
-          {"excerpt", call.excerpt},
-          {"since", call.since},
-          {"until", call.until}};
+  return {{"id", call.id},         {"tenant", call.tenant},       {"model", call.model}, {"request", call.request_id},
+          {"tool", call.tool},     {"arguments", call.arguments}, {"layer", call.layer}, {"rule", call.rule},
+          {"reason", call.reason}, {"excerpt", call.excerpt},     {"since", call.since}, {"until", call.until}};
 }
 
 // Why an operator decided so, from the body; may be left out.

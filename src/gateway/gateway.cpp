@@ -94,7 +94,8 @@ class ObservedStream final : public wire::EventStream {
         record_.first_token = Clock::system().now() - arrived_;
       }
     }
-    const bool ending = !events.empty() && (std::holds_alternative<chat::Usage>(events.back()) || std::holds_alternative<chat::Finished>(events.back()));
+    const bool ending =
+        !events.empty() && (std::holds_alternative<chat::Usage>(events.back()) || std::holds_alternative<chat::Finished>(events.back()));
     if (ending || inner_->explanation().decisions.size() + 1 != explanation_.decisions.size()) explain();
     co_return events;
   }

@@ -72,7 +72,8 @@ std::string_view unload_cause(std::string_view reason) {
   return "other";
 }
 
-const prometheus::Histogram::BucketBoundaries judge_durations{0.00001, 0.000025, 0.00005, 0.0001, 0.0002, 0.0003, 0.0005, 0.001, 0.0025, 0.01, 0.1, 1};
+const prometheus::Histogram::BucketBoundaries judge_durations{0.00001, 0.000025, 0.00005, 0.0001, 0.0002, 0.0003,
+                                                              0.0005,  0.001,    0.0025,  0.01,   0.1,    1};
 const prometheus::Histogram::BucketBoundaries load_durations{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640};
 
 }  // namespace
@@ -190,13 +191,14 @@ class Metrics::Impl {
       restarts.follow(report.restarts);
     }
 
-    prometheus::Gauge &running, &waiting, &parked, &cells_total, &cells_used, &cells_cached, &prefix_parked, &kv_cells, &kv_parked, &adapters, &adapter_bytes;
+    prometheus::Gauge &running, &waiting, &parked, &cells_total, &cells_used, &cells_cached, &prefix_parked, &kv_cells, &kv_parked,
+        &adapters, &adapter_bytes;
     Follower prefix_hits, generated, drafted, accepted, adapter_loads, restarts;
   };
 
   Counters& calls = counters("hearth_safety_calls_total", "Tool calls, by verdict, the layer that decided, and what became of them");
-  prometheus::Histogram& judged = histograms("hearth_safety_judge_seconds", "From a call's last byte to its verdict, without a person's part")
-                                      .Add({}, judge_durations);
+  prometheus::Histogram& judged =
+      histograms("hearth_safety_judge_seconds", "From a call's last byte to its verdict, without a person's part").Add({}, judge_durations);
   prometheus::Gauge& held = gauges("hearth_safety_held_calls", "Tool calls that wait for a person").Add({});
 
   std::map<std::string, ModelSeries> models;

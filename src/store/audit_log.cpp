@@ -218,8 +218,9 @@ Result<std::unique_ptr<AuditLog>> AuditLog::open(const std::string& folder) {
   if (file.get() < 0) return io_error(path, "cannot be opened");
   if (flock(file.get(), LOCK_EX | LOCK_NB) != 0) {
     return Error{ErrorCode::io,
-                 errno == EWOULDBLOCK ? "the audit log " + path + " is written by another hearth; give each its own folder with --state-folder"
-                                      : io_error(path, "cannot be locked").message,
+                 errno == EWOULDBLOCK
+                     ? "the audit log " + path + " is written by another hearth; give each its own folder with --state-folder"
+                     : io_error(path, "cannot be locked").message,
                  {}};
   }
   struct stat about{};
@@ -232,9 +233,11 @@ Result<std::unique_ptr<AuditLog>> AuditLog::open(const std::string& folder) {
   std::string tail;
   if (!file.read_all(tail, static_cast<off_t>(from), size - from)) return io_error(path, "cannot be read");
   const std::size_t end = tail.rfind('\n') == std::string::npos ? 0 : tail.rfind('\n') + 1;
-  const Error broken{ErrorCode::config_invalid,
-                     "the audit log " + path + " does not end with a row of its own: `hearth audit verify` says where it was changed. Move it away to begin a new one",
-                     {}};
+  const Error broken{
+      ErrorCode::config_invalid,
+      "the audit log " + path +
+          " does not end with a row of its own: `hearth audit verify` says where it was changed. Move it away to begin a new one",
+      {}};
   if (end == 0 && from > 0) return broken;
   const std::string cut = tail.substr(end);
   std::uint64_t rows = 0;
@@ -294,7 +297,8 @@ Result<void> AuditLog::read(const std::string& path, std::uint64_t from, const s
     if (number < from) continue;
     auto parsed = parse_json(line);
     if (!parsed.ok() || !parsed->is_object())
-      return Error{ErrorCode::config_invalid, "row " + std::to_string(number) + " of " + path + " cannot be read; see `hearth audit verify`", {}};
+      return Error{
+          ErrorCode::config_invalid, "row " + std::to_string(number) + " of " + path + " cannot be read; see `hearth audit verify`", {}};
     if (!row(parsed->get_object())) break;
   }
   return {};
