@@ -421,8 +421,16 @@ constexpr std::array table{
             .flag = "safety-detect",
             .kind = list,
             .fallback = "markings,secrets,personal,documents",
-            .help = "what is looked for in arguments and results",
+            .help = "what is looked for in arguments, results and text",
             .choices = "markings secrets personal documents"},
+    Setting{
+        .key = "safety.text",
+        .flag = "safety-text",
+        .kind = choice,
+        .fallback = "off",
+        .help =
+            "the model's own text: off; audit records what is found; redact puts stand-ins; deny ends the answer where the policy refuses",
+        .choices = "off audit redact deny"},
     Setting{.key = "safety.protected_documents",
             .flag = "safety-protected-documents",
             .kind = list,

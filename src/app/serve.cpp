@@ -139,6 +139,10 @@ safety::ProtectionOptions safety_options(const Config& config, const std::string
   out.judge_limit = config.duration("safety.judge_timeout");
   out.limits.call_bytes = static_cast<std::size_t>(config.integer("safety.call_bytes"));
   out.limits.choice_bytes = std::max(out.limits.choice_bytes, 2 * out.limits.call_bytes);
+  const auto& text = config.text("safety.text");
+  for (const auto check : {safety::TextCheck::audit, safety::TextCheck::redact, safety::TextCheck::deny}) {
+    if (text == safety::name(check)) out.text = check;
+  }
   const auto& kept = config.text("safety.audit_arguments");
   out.arguments = kept == "none"   ? safety::KeptArguments::none
                   : kept == "full" ? safety::KeptArguments::full

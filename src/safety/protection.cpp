@@ -420,6 +420,74 @@ class Judging final : public Arbiter {
   std::vector<Call> history_;
 };
 
+class TextJudging final : public TextArbiter {
+ public:
+  TextJudging(std::shared_ptr<Protection::Impl> all, std::shared_ptr<const Protection::Session> session, TextCheck check)
+      : all_(std::move(all)), session_(std::move(session)), check_(check) {}
+
+  std::optional<Stop> found(std::span<const Match> matches, int choice, bool reasoning) override {
+    const std::vector<Match> several(matches.begin(), matches.end());
+    Verdict verdict = all_->judge->judge_text(several, session_->base);
+    std::optional<Stop> stop;
+    if (check_ == TextCheck::deny && verdict.decision >= Decision::require) {  // a person cannot be asked about half a sentence
+      stop.emplace();
+      for (std::size_t i = 0; i < several.size(); ++i) {
+        Verdict one = all_->judge->judge_text({several[i]}, session_->base);
+        if (one.decision < Decision::require) continue;
+        stop->match = i;
+        verdict = std::move(one);
+        break;
+      }
+    }
+    json::object fields = row(choice, reasoning);
+    Protection::Impl::add_verdict(fields, verdict);
+    fields["outcome"] = stop ? "refused" : check_ == TextCheck::redact ? "redacted" : "released";
+    json::array seen;
+    for (std::size_t i = 0; i < std::min(several.size(), most_findings); ++i) {
+      const Match& match = several[i];
+      json::object one{
+          {"kind", name(match.kind)}, {"detector", match.detector}, {"begin", match.begin}, {"bytes", match.end - match.begin}};
+      if (!match.shown.empty()) one["shown"] = shortened(match.shown, 100);
+      if (!match.level.empty()) one["level"] = shortened(match.level, 100);
+      seen.push_back(std::move(one));
+    }
+    fields["matches"] = std::move(seen);
+    fields["match_count"] = several.size();
+    const bool written = all_->write(std::move(fields));
+    if (!stop && !written) stop.emplace();
+    if (!stop) return {};
+    const Match& match = several[stop->match];
+    stop->text = "hearth did not release the rest of this answer: ";
+    if (!written) stop->text += "the audit log cannot be written";
+    else if (const auto* finding = verdict.decisive())
+      stop->text += finding->reason + " (rule " + finding->rule + ", layer " + std::string(name(finding->layer)) + ")";
+    else stop->text += "the policy refuses it";
+    stop->text += ". Found by " + match.detector + (match.shown.empty() ? "." : ": `" + shortened(match.shown, 100) + "`.");
+    return stop;
+  }
+  std::string failed(int choice, bool reasoning) override {
+    json::object fields = row(choice, reasoning);
+    Verdict verdict;
+    verdict.add({Decision::deny, Layer::stream, "scan_failed", "the text could not be looked through", "", ""});
+    Protection::Impl::add_verdict(fields, verdict);
+    fields["outcome"] = check_ == TextCheck::audit ? "released" : "refused";
+    all_->write(std::move(fields));
+    return "hearth did not release the rest of this answer: it could not be looked through (rule scan_failed, layer stream).";
+  }
+
+ private:
+  json::object row(int choice, bool reasoning) const {
+    json::object fields = all_->row("text", *session_);
+    fields["check"] = name(check_);
+    fields["choice"] = choice;
+    fields["part"] = reasoning ? "reasoning" : "text";
+    return fields;
+  }
+  const std::shared_ptr<Protection::Impl> all_;
+  const std::shared_ptr<const Protection::Session> session_;
+  const TextCheck check_;
+};
+
 }  // namespace
 
 // ---- Protection ---------------------------------------------------------------------------------------------------------------------
@@ -528,6 +596,12 @@ Task<Result<std::shared_ptr<const Protection::Session>>> Protection::look(chat::
 std::unique_ptr<wire::EventStream> Protection::guard(std::unique_ptr<wire::EventStream> stream, std::shared_ptr<const Session> session) {
   if (!session || impl_->options.mode == Mode::off) return stream;
   const bool raw = session->raw;
+  auto check = impl_->options.text;
+  if (impl_->options.mode == Mode::observe && check != TextCheck::off) check = TextCheck::audit;
+  // Nearer to the model than the buffer: calls behind text that ends an answer never reach it.
+  if (check != TextCheck::off)
+    stream = scan_text(std::move(stream), impl_->judge->argus(), check, impl_->options.text_hold_back,
+                       std::make_unique<TextJudging>(impl_, session, check));
   return hold_calls(impl_->io, std::move(stream), std::make_unique<Judging>(impl_, std::move(session)), impl_->options.limits, raw,
                     std::string(name(impl_->options.mode)));
 }

@@ -17,6 +17,7 @@
 #include "safety/approvals.h"
 #include "safety/hold.h"
 #include "safety/judge.h"
+#include "safety/text_scan.h"
 #include "wire/provider.h"
 
 namespace hearth::safety {
@@ -40,6 +41,8 @@ struct ProtectionOptions {
   std::chrono::milliseconds judge_limit{2'000};  // a judge that takes longer has failed
   HoldLimits limits;
   KeptArguments arguments = KeptArguments::masked;
+  TextCheck text = TextCheck::off;            // the model's own words; in mode observe at most audit
+  std::size_t text_hold_back = 256;           // bytes of them that wait for what follows; a quarter more at most
   std::vector<std::string> approvers;         // API keys, by name, that may approve; empty: any
   std::size_t most_waiting = 256;             // calls that wait for a person at once
   std::function<Judgement(Action)> evaluate;  // tests: in place of the judge
@@ -70,7 +73,7 @@ class Protection {
   struct Session;
   // Looks at what tools returned. forbidden when the policy refuses that it goes to this model. May put stand-ins into the request, and then drops the caller's origin.
   net::Task<Result<std::shared_ptr<const Session>>> look(chat::Request& request, wire::Caller& caller, std::string model, bool remote);
-  // The answer, calls held. Null session or mode off: as it is.
+  // The answer, calls held and text looked through where that is set. Null session or mode off: as it is.
   std::unique_ptr<wire::EventStream> guard(std::unique_ptr<wire::EventStream> stream, std::shared_ptr<const Session> session);
 
   std::vector<HeldCall> waiting() const;

@@ -83,7 +83,7 @@ TEST(ShippedPolicy, LoadsWithAllOfItsExamples) {
 
 TEST(ShippedPolicy, HasFortyEightRulesEachWithExamples) {
   const auto& policy = Policy::shipped();
-  EXPECT_EQ(policy.rules().size(), 48u);
+  EXPECT_EQ(policy.rules().size(), 51u);
   std::set<std::string> with_examples;
   for (const auto& result : policy.run_examples()) with_examples.insert(result.text.substr(0, result.text.find(':')));
   for (const auto& rule : policy.rules()) {
@@ -271,7 +271,7 @@ TEST(Policy, ThresholdsOfTheLearnedLayersRise) {
 
 TEST(Policy, AnOwnFileChangesWhatItIncludes) {
   const auto policy = policy_of("include shipped\ngate history_destruction ALLOW\ndrop pushes\ngate read AUDIT\n");
-  EXPECT_EQ(policy.rules().size(), 47u);
+  EXPECT_EQ(policy.rules().size(), 50u);
   EXPECT_EQ(policy.gate(Effect::history_destruction, true), Decision::allow);
   EXPECT_EQ(policy.gate(Effect::disk_destruction, true), Decision::deny);
   EXPECT_EQ(judged(policy, bash("cat x")).decision, Decision::audit);
