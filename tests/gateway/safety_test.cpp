@@ -98,6 +98,42 @@ TEST_F(SafetyTest, ASafeCallPassesByteForByte) {
   EXPECT_EQ(all[0].at("tenant").as_string(), "local");
 }
 
+// A secret that the model writes in two pieces, and a harmless call behind it.
+class TextTest : public SafetyTest, public ::testing::WithParamInterface<safety::TextCheck> {};
+
+TEST_P(TextTest, TheModelsOwnTextIsLookedThrough) {
+  const std::string secret = std::string("AK") + "IA" + "Q7XJ2LPM4WRTZ5BN";
+  const auto check = GetParam();
+  calls("ls -la");
+  const auto call = engine_.frames[1];
+  engine_.frames[0] = FakeEngine::chunk(R"({"role":"assistant","content":"Use )" + secret.substr(0, 7) + "\"}");
+  engine_.frames[1] = FakeEngine::chunk(R"({"content":")" + secret.substr(7) + " now.\"}");
+  engine_.frames.insert(engine_.frames.begin() + 2, call);
+  options_.safety.text = check;
+  start();
+  const auto answer = send("POST", "/v1/chat/completions", body(true));
+  EXPECT_EQ(answer.status, 200);
+  EXPECT_EQ(answer.header("x-hearth-safety"), "enforce");
+  if (check == safety::TextCheck::audit) {
+    EXPECT_THAT(answer.body, HasSubstr(engine_.frames[0] + engine_.frames[1] + call));
+    return;
+  }
+  EXPECT_THAT(answer.body, Not(HasSubstr(secret.substr(0, 7))));
+  EXPECT_THAT(answer.body, Not(HasSubstr(secret.substr(7))));
+  if (check == safety::TextCheck::redact) {
+    EXPECT_THAT(answer.body, HasSubstr("Use [SECRET:aws_access_key] now."));
+    EXPECT_LT(answer.body.find("[SECRET"), answer.body.find("call_1"));
+    EXPECT_THAT(answer.body, HasSubstr(R"("finish_reason":"tool_calls")"));
+  } else {
+    EXPECT_THAT(answer.body, HasSubstr("rule secret-in-text"));
+    EXPECT_THAT(answer.body, Not(HasSubstr("call_1")));
+    EXPECT_THAT(answer.body, HasSubstr(R"("finish_reason":"content_filter")"));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Checks, TextTest, ::testing::Values(safety::TextCheck::audit, safety::TextCheck::redact, safety::TextCheck::deny),
+                         [](const auto& info) { return std::string(safety::name(info.param)); });
+
 TEST_F(SafetyTest, ADestructiveCallIsReplacedByItsReason) {
   calls("rm -rf /");
   start();
