@@ -157,7 +157,7 @@ class Lexer {
   // From after the opening mark to the closing one, which is taken; nested where open and close differ.
   std::string_view delimited(char open) {
     const char close = closing(open);
-    const std::size_t begin = at_;
+    const std::size_t begin = std::min(at_, text_.size());  // an escape at the end leads past it
     int depth = 1;
     while (at_ < text_.size()) {
       if (text_[at_] == '\\') {

@@ -80,8 +80,7 @@ describe('a bad way', { concurrency: 24 }, () => {
 });
 
 test('every client is told when the worker dies in mid-stream, and served afterwards', { timeout: 60_000 }, async () => {
-  // The answer is a call that never ends, seen piece by piece: nothing holds it.
-  const hearth = await startHearth({ env: { HEARTH_SAFETY: 'off' } });
+  const hearth = await startHearth();
   try {
     const words = { type: 'object', properties: { words: { type: 'array', items: { enum: ['one', 'two'] }, minItems: 400 } }, required: ['words'] };
     const endless = { name: 'write', description: 'Write', schema: words };

@@ -34,8 +34,8 @@ function requireBinary() {
   if (!binary) throw new Error('HEARTH_BIN must name the hearth program, e.g. HEARTH_BIN=$PWD/build/dev/src/app/hearth');
 }
 
-// `config`: the text of a configuration file. Tool calls are judged and held as by default, but then all released: the demonstration model calls for whatever comes to
-// its mind, and most tests are about how a call travels. Those about what becomes of it (safety.test.mjs) give `env: { HEARTH_SAFETY: undefined }`.
+// `config`: the text of a configuration file. Tool calls are not judged: the demonstration model calls for whatever comes to its mind, and most tests are about how a call
+// travels, piece by piece. Those about what becomes of it (safety.test.mjs) give `env: { HEARTH_SAFETY: undefined }`.
 export async function startHearth({ args = [], env = {}, config } = {}) {
   requireBinary();
   const state = mkdtempSync(join(tmpdir(), 'hearth-clients-'));
@@ -44,7 +44,7 @@ export async function startHearth({ args = [], env = {}, config } = {}) {
   const inherited = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HEARTH_')));
   const child = spawn(binary, ['serve', '--config', file, '--state-folder', state, '--port', '0', ...args], {
     // One thread is as fast for so small a model, and does not wait for others where the machine is busy.
-    env: { ...inherited, HEARTH_THREADS: '1', HEARTH_SAFETY: 'observe', ...env },
+    env: { ...inherited, HEARTH_THREADS: '1', HEARTH_SAFETY: 'off', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let log = '';
