@@ -38,6 +38,7 @@ struct Target {
   Process* process = nullptr;  // null for the upstream itself
   std::string headers;
   bool anthropic = false;  // asked over the Messages API
+  bool safety = true;      // false: hearth without it, only for what text pays for it
 };
 
 // `gap_us` is read by the canned upstream; a prompt is what every protocol has.
@@ -231,6 +232,13 @@ int main(int argc, char** argv) {
         log("hearth"));
     hearth.wait_healthy(hearth_port);
 
+    const unsigned short unsafe_port = free_port();
+    Process unsafe(fill("env HEARTH_SAFETY=off " + hearth_command, {{"port", std::to_string(unsafe_port)},
+                                                                    {"upstream", std::to_string(upstream_port)},
+                                                                    {"folder", (folder.path() / "unsafe").string()}}),
+                   log("unsafe"));
+    unsafe.wait_healthy(unsafe_port);
+
     std::vector<Target> targets{{"direct", upstream_port, nullptr, {}, false}, {"nginx", nginx_port, &nginx_process, {}, false}};
     if (portkey) {
       targets.push_back(
@@ -239,6 +247,7 @@ int main(int argc, char** argv) {
     }
     targets.push_back({"hearth", hearth_port, &hearth, {}, false});
     targets.push_back({"hearth, Anthropic client", hearth_port, &hearth, "anthropic-version: 2023-06-01\r\n", true});
+    targets.push_back({"hearth, safety off", unsafe_port, &unsafe, {}, false, false});
 
     using Compare = Measurement::Compare;
     const std::vector<std::string> proxies{"nginx", "Portkey"};
@@ -259,12 +268,23 @@ int main(int argc, char** argv) {
     Measurement cpu = compared("proxy CPU per 16-frame answer, 64 connections", "µs", Compare::ratio, proxies, no_goal, false, 1);
     Measurement gap = compared("p99 gap of frames 1 ms apart, 1 stream", "µs", Compare::difference, {"direct"}, 50, false, 1);
     Measurement way = plain("p99 way of a frame, same run", "µs", 1);
+    // What text pays for the judging of calls.
+    const std::vector<std::string> unjudged{"hearth, safety off"};
+    std::array<Measurement, 2> gaps, ways;
+    for (std::size_t i = 0; i < 2; ++i) {
+      const std::string quantiles = i == 0 ? "p50" : "p99";
+      gaps[i] =
+          compared("safety on and off: " + quantiles + " gap of frames 1 ms apart", "µs", Compare::difference, unjudged, no_goal, false, 1);
+      ways[i] = compared("safety on and off: " + quantiles + " way of a frame", "µs", Compare::difference, unjudged, no_goal, false, 1);
+    }
+    Measurement safety_cpu =
+        compared("safety on and off: CPU per 16-frame answer, 64 connections", "µs", Compare::difference, unjudged, no_goal, false, 1);
     Measurement many = compared("p99 gap of frames 20 ms apart, 16 streams", "µs", Compare::difference, {"direct"}, 50, false, 1);
     Measurement idle = compared("resident memory before the first request", "MiB", Compare::ratio, proxies, no_goal, false, 1);
     Measurement after = compared("resident memory after the round", "MiB", Compare::ratio, proxies, no_goal, false, 1);
 
     for (const Target& target : targets) {
-      if (target.process && !target.anthropic) idle.add(target.name, mebibytes(*target.process));
+      if (target.process && !target.anthropic && target.safety) idle.add(target.name, mebibytes(*target.process));
     }
     pin_to(1);
     upstream.pin(1);
@@ -277,6 +297,28 @@ int main(int argc, char** argv) {
         const auto place_proxy = [&target](int core) {
           if (target.process) target.process->pin(core);
         };
+        const auto paced = [&] {
+          return measure(target, {.seconds = seconds, .frames = static_cast<int>(seconds * 1000), .gap_us = 1000, .requests = 1});
+        };
+        const auto add_text_path = [&](const LoadReport& streamed, double cpu_us) {
+          for (std::size_t i = 0; i < 2; ++i) {
+            gaps[i].add(name, quantile(streamed.gap, i == 0 ? 0.5 : 0.99));
+            ways[i].add(name, quantile(streamed.transit, i == 0 ? 0.5 : 0.99));
+          }
+          safety_cpu.add(name, cpu_us);
+        };
+        const auto cpu_of_answers = [&](LoadReport& full) {
+          const double before = target.process->cpu_seconds();
+          full = measure(target, {.connections = 64, .seconds = seconds});
+          return (target.process->cpu_seconds() - before) / static_cast<double>(full.requests) * 1e6;
+        };
+        if (!target.safety) {
+          place_proxy(0);
+          LoadReport full;
+          const double cpu_us = cpu_of_answers(full);
+          add_text_path(paced(), cpu_us);
+          continue;
+        }
         place_proxy(1);
         one_core.add(name, quantile(measure(target, {.seconds = seconds / 2}).latency, 0.5));
 
@@ -298,17 +340,18 @@ int main(int argc, char** argv) {
         for (Bounded& row : bounded) row.add(name, documents);
         rate_16.add(name, rate(measure(target, {.connections = 16, .seconds = seconds / 2})));
 
-        const double cpu_before = target.process ? target.process->cpu_seconds() : 0;
-        const LoadReport full = measure(target, {.connections = 64, .seconds = seconds});
-        if (target.process) { cpu.add(name, (target.process->cpu_seconds() - cpu_before) / static_cast<double>(full.requests) * 1e6); }
+        LoadReport full;
+        double cpu_us = 0;
+        if (target.process) cpu.add(name, cpu_us = cpu_of_answers(full));
+        else full = measure(target, {.connections = 64, .seconds = seconds});
         rate_64.add(name, rate(full));
         tail.add(name, quantile(full.latency, 0.99));
         if (target.anthropic) continue;  // what follows shows the proxy, not the protocol
         small_64.add(name, rate(measure(target, {.connections = 64, .seconds = seconds / 2, .frames = 1})));
-        const LoadReport paced =
-            measure(target, {.seconds = seconds, .frames = static_cast<int>(seconds * 1000), .gap_us = 1000, .requests = 1});
-        gap.add(name, quantile(paced.gap, 0.99));
-        way.add(name, quantile(paced.transit, 0.99));
+        const LoadReport one_stream = paced();
+        gap.add(name, quantile(one_stream.gap, 0.99));
+        way.add(name, quantile(one_stream.transit, 0.99));
+        if (target.process == &hearth) add_text_path(one_stream, cpu_us);
         const int slow_frames = static_cast<int>(seconds * 50);
         many.add(
             name,
@@ -341,6 +384,7 @@ int main(int argc, char** argv) {
     for (const Measurement* row : {&json_rate_16, &json_rate_64, &bounded[0].row, &bounded[1].row, &bounded[2].row, &rate_16, &rate_64,
                                    &small_64, &tail, &cpu, &gap, &way, &many, &idle, &after})
       report.measurements.push_back(*row);
+    for (const Measurement& row : {gaps[0], gaps[1], ways[0], ways[1], safety_cpu}) report.measurements.push_back(row);
     publish(report, json_file, document, "proxy");
     return 0;
   } catch (const std::exception& error) {
