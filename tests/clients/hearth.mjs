@@ -35,7 +35,7 @@ function requireBinary() {
 }
 
 // `config`: the text of a configuration file. Tool calls are not judged: the demonstration model calls for whatever comes to its mind, and most tests are about how a call
-// travels, piece by piece. Those about what becomes of it (safety.test.mjs) give `env: { HEARTH_SAFETY: undefined }`.
+// travels, piece by piece, and what a client does in the midst of one. Those about what becomes of it (safety.test.mjs) give `env: { HEARTH_SAFETY: undefined }`.
 export async function startHearth({ args = [], env = {}, config } = {}) {
   requireBinary();
   const state = mkdtempSync(join(tmpdir(), 'hearth-clients-'));

@@ -113,3 +113,41 @@ test('the audit log shows all of it, and is whole', async () => {
   assert.equal(verified.code, 0, verified.out);
   assert.match(verified.out, /8 rows, whole/);
 });
+
+// Held back, a call gives a client nothing to see: it leaves by its own clock.
+async function leave(turn, when, what) {
+  const gone = new AbortController();
+  const answer = turn(gone.signal);
+  const value = await until(when, what);
+  gone.abort();
+  await assert.rejects(answer, OpenAI.APIUserAbortError);
+  await until(async () => (await hearth.models()).every(({ running }) => running === 0), 'nothing running');
+  return value;
+}
+const openai = () => new OpenAI({ baseURL: `${hearth.url}/v1`, apiKey: 'none', maxRetries: 0 });
+
+test('a client that leaves while a call is being written frees the engine', async () => {
+  const parameters = { type: 'object', properties: { words: { type: 'array', items: { enum: ['one', 'two'] }, minItems: 400 } }, required: ['words'] };
+  const endless = { type: 'function', function: { name: 'write', description: 'Write', parameters } };
+  const body = { model, max_tokens: 1500, messages: [{ role: 'user', content: 'write for ever' }], tools: [endless], tool_choice: { type: 'function', function: { name: 'write' } } };
+  let seen = 0;
+  await leave(
+    async (signal) => { for await (const chunk of await openai().chat.completions.create({ ...body, stream: true }, { signal })) seen += chunk.choices.length; },
+    async () => (await hearth.metric('hearth_engine_requests', { model, state: 'running' })) === 1,
+    'the engine to write',
+  );
+  assert.ok(seen <= 1, `${seen} chunks of a call that nobody has judged`);
+  assert.equal((await agents.openai('list all files')).commands.length, 1, 'it still answers');
+});
+
+test('a client that leaves while its call waits for a person takes it away', async () => {
+  const body = { model: 'scripted', max_tokens: 400, messages: [{ role: 'user', content: `run: ${asked}` }], tools: [bashTool] };
+  const { id } = await leave(
+    (signal) => openai().chat.completions.stream(body, { signal }).finalChatCompletion(),
+    async () => JSON.parse((await run('approvals', '--json')).out).waiting[0],
+    'a call that waits',
+  );
+  assert.deepEqual(JSON.parse((await run('approvals', '--json')).out).waiting, []);
+  assert.equal((await run('approvals', 'approve', id)).code, 1, 'nobody is there to be told');
+  assert.equal((await run('audit', 'verify', '--state-folder', hearth.state)).code, 0);
+});
