@@ -51,9 +51,10 @@ std::vector<Token> chosen(const Collector& answer, int choice = 0) {
   return out;
 }
 
-std::unique_ptr<Engine> load_with(const std::string& path, Mode mode, int context = 2048) {
+std::unique_ptr<Engine> load_with(const std::string& path, Mode mode, int context = 2048, std::vector<AdapterSpec> adapters = {}) {
   EngineOptions options = options_for(path);
   options.context = context;
+  options.adapters = std::move(adapters);
   options.speculation.mode = mode;
   options.speculation.adaptive = false;  // or the test would depend on the machine's speed
   options.speculation.max_draft = 5;
@@ -94,6 +95,40 @@ TEST_P(Mtp, GreedyAnswersAreTheSameAndGuessesComeTrue) {
       EXPECT_GT(accepted, drafted / 4) << "the next token follows from the last alone, and the block sees that";
     }
   }
+}
+
+TEST_P(Mtp, AnAdapterChangesTheAnswerAndNotWhetherItIsRight) {
+  const std::string path = model_of(GetParam(), "1");
+  std::vector<AdapterSpec> adapters;
+  for (const std::string name : {"one", "two"}) {
+    const std::string file = std::filesystem::temp_directory_path() / ("hearth-mtp-" + std::to_string(getpid()) + "-" + name + ".gguf");
+    make_adapter(file,
+                 "--rank 8 --targets blk.0.attn_v,blk.1.attn_v,blk.1.attn_output --seed " + std::to_string(name.size() + adapters.size()),
+                 path);
+    adapters.push_back({name, file, 1});
+  }
+  auto plain = load_with(path, Mode::off, 2048, adapters), guessing = load_with(path, Mode::mtp, 2048, adapters);
+  std::set<std::vector<Token>> answers;
+  int drafted = 0;
+  // By turns, so that what the block has read with one adapter lies beside what it reads with another.
+  for (int turn = 0; turn < 2; ++turn) {
+    for (const std::string adapter : {"", "one", "two"}) {
+      chat::Request request = raw_request(prompts[turn], 60);
+      request.adapter = adapter;
+      request.top_logprobs = 0;
+      request.ignore_eos = true;
+      auto expected = run(*plain, request), answer = run(*guessing, request);
+      ASSERT_FALSE(expected->error()) << expected->error()->message;
+      ASSERT_FALSE(answer->error()) << answer->error()->message;
+      EXPECT_EQ(chosen(*answer), chosen(*expected)) << adapter;
+      EXPECT_EQ(answer->usage()->completion_tokens, 60);
+      drafted += answer->usage()->drafted_tokens;
+      answers.insert(chosen(*expected));
+    }
+  }
+  EXPECT_EQ(answers.size(), 6) << "an adapter that changes nothing proves nothing";
+  EXPECT_GT(drafted, 0);
+  for (const AdapterSpec& adapter : adapters) std::filesystem::remove(adapter.path);
 }
 
 // ---- what is guessed ----
