@@ -909,7 +909,7 @@ class FileReader {
                                                           : fmt::format("; did you mean \"{}\"?", near)));
       }
       auto parsed = read_value(*setting, value);
-      if (!parsed) return at(value.source(), about(shown + "." + key, parsed.error()));
+      if (!parsed) return at(value.source(), about(fmt::format("{}.{}", shown, key), parsed.error()));
       model.set(key, std::move(*parsed), line_of(leaf.source()));
       model.given.insert(key);
     }

@@ -250,7 +250,7 @@ int explain(const PolicyFlags& flags) {
   const std::string& whole = command.empty() ? action.call.arguments : command;
   fmt::print("\n  {}\n", printable(whole, 2000));
   if (decisive != nullptr && !decisive->excerpt.empty() && whole.find('\n') == std::string::npos) {
-    if (const auto at = whole.find(decisive->excerpt); at != std::string::npos && at < 2000) {
+    if (const auto at = whole.find(decisive->excerpt); at < 2000) {
       const auto columns = [](std::string_view text) {
         return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
       };

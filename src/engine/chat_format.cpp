@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <mutex>
 
 #include "base/id.h"
 #include "base/json.h"
@@ -178,10 +179,17 @@ bool leaves_open(const common_chat_params& params) {
   });
 }
 
+// llama.cpp tells templates the date through localtime, which has one buffer for all threads.
+common_chat_params apply_templates(const common_chat_templates* templates, const common_chat_templates_inputs& inputs) {
+  static std::mutex one_at_a_time;
+  const std::lock_guard lock(one_at_a_time);
+  return common_chat_templates_apply(templates, inputs);
+}
+
 // What a call begins with; empty when the template does not tell, or may begin it in several ways.
 std::string call_mark(const common_chat_templates* templates, common_chat_templates_inputs inputs) {
   inputs.tool_choice = COMMON_CHAT_TOOL_CHOICE_AUTO;
-  const auto triggers = common_chat_templates_apply(templates, inputs).grammar_triggers;
+  const auto triggers = apply_templates(templates, inputs).grammar_triggers;
   return triggers.size() == 1 && triggers[0].type == COMMON_GRAMMAR_TRIGGER_TYPE_WORD ? triggers[0].value : std::string();
 }
 
@@ -283,7 +291,7 @@ Result<RenderedChat> ChatFormat::render(const chat::Request& request, bool answe
 
   common_chat_params params;
   try {
-    params = common_chat_templates_apply(impl_->templates.get(), inputs);
+    params = apply_templates(impl_->templates.get(), inputs);
   } catch (const std::exception& e) {
     // The template or one of the tools' schemas: ask each schema alone, so that the message can name the field.
     for (std::size_t i = 0; i < tools.size(); ++i) {

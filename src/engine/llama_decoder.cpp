@@ -358,7 +358,7 @@ Result<std::unique_ptr<LlamaDecoder>> LlamaDecoder::create(llama_model* model, c
 // A pass over all weights is most of what a load takes beside reading them, so there is only one where that is enough.
 Result<void> LlamaDecoder::measure() {
   const Token token = llama_vocab_bos(vocab_) >= 0 ? llama_vocab_bos(vocab_) : 0;
-  const llama_memory_t memory = llama_get_memory(context_);
+  auto* const memory = llama_get_memory(context_);
   const auto size = [this] { return sequence_state(0).size(); };
   const std::array<BatchToken, 2> rows{BatchToken{.token = token, .pos = 0, .seq = 0, .output = true},
                                        BatchToken{.token = token, .pos = 1, .seq = 0, .output = true}};

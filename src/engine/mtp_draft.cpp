@@ -99,7 +99,7 @@ void MtpDraft::add(SeqId seq, std::int32_t pos, Token token, std::span<const flo
 void MtpDraft::add_unread(SeqId seq) {
   const Unread& u = unread(seq);
   // llama.cpp takes no gaps: what was read before one is given up.
-  const llama_memory_t memory = llama_get_memory(context_.get());
+  auto* const memory = llama_get_memory(context_.get());
   if (const llama_pos end = llama_memory_seq_pos_max(memory, seq); end >= 0 && end != u.begin - 1) llama_memory_seq_rm(memory, seq, -1, -1);
   std::span<const float> before = u.before;
   for (std::size_t i = 0; i < u.tokens.size(); ++i) {
