@@ -214,6 +214,22 @@ bool accepts(const Symbol& symbol, char c) {
   return true;
 }
 bool repeats(const Symbol& symbol) { return symbol.kind == Symbol::Kind::star || symbol.kind == Symbol::Kind::everything; }
+// "**/" as two symbols, so that what it takes ends with a slash: anything, then a slash that says that both may be left out.
+std::vector<Symbol> with_whole_folders(const std::vector<Symbol>& glob) {
+  std::vector<Symbol> out;
+  out.reserve(glob.size() + 2);
+  for (Symbol symbol : glob) {
+    if (symbol.kind != Symbol::Kind::everything || !symbol.folders) {
+      out.push_back(symbol);
+      continue;
+    }
+    symbol.folders = false;
+    out.push_back(symbol);
+    out.push_back({.c = '/', .folders = true});
+  }
+  return out;
+}
+
 // Whether one character can satisfy both.
 bool meet(const Symbol& a, const Symbol& b) {
   using Kind = Symbol::Kind;
@@ -988,9 +1004,10 @@ bool has_glob(std::string_view path) {
 
 bool globs_intersect(std::string_view a, std::string_view b) {
   if (a.size() > longest_glob || b.size() > longest_glob) return true;
-  const auto left = symbols(a);
-  const auto right = symbols(b);
-  // reach[j]: whether a's first i and b's first j symbols can match the same text.
+  const auto left = with_whole_folders(symbols(a));
+  const auto right = with_whole_folders(symbols(b));
+  // reach[j]: whether a's first i and b's first j symbols can match the same text. `before`: the same for i - 2, `next` for i.
+  std::vector<char> before(right.size() + 1, 0);
   std::vector<char> reach(right.size() + 1, 0);
   std::vector<char> next(right.size() + 1, 0);
   for (std::size_t i = 0; i <= left.size(); ++i) {
@@ -999,14 +1016,17 @@ bool globs_intersect(std::string_view a, std::string_view b) {
       bool can = i == 0 && j == 0;
       if (!can && i > 0) {
         const Symbol& x = left[i - 1];
-        if (repeats(x) && reach[j]) can = true;                                               // x matches nothing
+        if (x.folders && before[j]) can = true;
+        if (!can && repeats(x) && reach[j]) can = true;                                       // x matches nothing
         if (!can && j > 0 && repeats(x) && next[j - 1] && meet(x, right[j - 1])) can = true;  // x takes what y is
         if (!can && j > 0 && !repeats(x) && !repeats(right[j - 1]) && reach[j - 1] && meet(x, right[j - 1])) can = true;
         if (!can && j > 0 && repeats(right[j - 1]) && reach[j] && meet(right[j - 1], x)) can = true;  // y takes what x is
       }
       if (!can && j > 0 && repeats(right[j - 1]) && next[j - 1]) can = true;  // y matches nothing
+      if (!can && j > 1 && right[j - 1].folders && next[j - 2]) can = true;
       next[j] = can;
     }
+    std::swap(before, reach);
     std::swap(reach, next);
   }
   return reach[right.size()] != 0;
