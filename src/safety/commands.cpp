@@ -8,6 +8,7 @@
 
 #include "base/json.h"
 #include "safety/commands_model.h"
+#include "safety/printed_names.h"
 
 namespace hearth::safety {
 
@@ -956,117 +957,20 @@ void Context::fetched_into(const Word& word) {
   run.files[path_of(word)].network = true;
 }
 
-std::optional<std::vector<Word>> Context::items_of(const Run& run, int command_index, int hops) {
-  if (command_index < 0 || hops > 16 || static_cast<std::size_t>(command_index) >= run.script.commands.size()) return {};
-  const Command& source = run.script.commands[static_cast<std::size_t>(command_index)];
-  if (source.words.empty()) return {};
-  const std::string name = program_name(source.words.front().text);
-  std::vector<Word> items;
-  const auto below = [&](const Word& folder, std::string_view tail) {
-    Word word = folder;
-    word.glob = true;
-    word.text = canonical_path(folder.text, run.action.where, source.folder);
-    word.text += word.text == "/" ? std::string(tail) : "/" + std::string(tail);
-    items.push_back(std::move(word));
+std::optional<std::vector<Word>> Context::items_of(const Run& run, int command_index) {
+  const auto printed = [&run](const auto& self, int index, int hops) -> std::optional<PrintedNames> {
+    if (index < 0 || hops > 16 || static_cast<std::size_t>(index) >= run.script.commands.size()) return {};
+    const Command& source = run.script.commands[static_cast<std::size_t>(index)];
+    if (source.appends_arguments) return {};  // what it prints depends on what it is given
+    if (source.pipe_from >= 0) {
+      const auto input = self(self, source.pipe_from, hops + 1);
+      if (auto passed = input ? names_passed(source.words, *input) : std::nullopt) return passed;
+    }
+    return names_printed(source.words);
   };
-  if (name == "find" || name == "fd" || name == "fdfind") {
-    std::string last = "**";
-    std::vector<Word> roots;
-    bool narrowed = false;
-    for (std::size_t i = 1; i < source.words.size(); ++i) {
-      const std::string& text = source.words[i].text;
-      if (name == "find" && (text == "-name" || text == "-iname") && i + 1 < source.words.size()) {
-        const std::string& pattern = source.words[++i].text;
-        if (pattern.find_first_not_of("*.?") != std::string::npos) last = "**/" + pattern;
-        narrowed = true;
-      } else if (name == "find" &&
-                 (text == "-path" || text == "-ipath" || text == "-regex" || text == "-iregex" || text == "-empty" || text == "-newer")) {
-        narrowed = true;
-        ++i;
-      } else if (name == "find" && roots.size() == i - 1 && text[0] != '-' && text[0] != '(' && text[0] != '!') {
-        roots.push_back(source.words[i]);
-      }
-    }
-    if (last == "**" && narrowed) last = "**/" + std::string(unknown_part);
-    if (name != "find") last = "**/" + std::string(unknown_part);
-    if (roots.empty()) roots.push_back(plain("."));
-    for (const auto& root : roots) below(root, last);
-    return items;
-  }
-  if (name == "ls") {
-    bool operands = false;
-    for (std::size_t i = 1; i < source.words.size(); ++i) {
-      if (starts_with(source.words[i].text, "-")) continue;
-      operands = true;
-      if (source.words[i].glob) items.push_back(source.words[i]);
-      else below(source.words[i], "*");
-    }
-    if (!operands) below(plain("."), "*");
-    return items;
-  }
-  if (name == "echo" || name == "printf") {
-    for (std::size_t i = name == "printf" ? 2 : 1; i < source.words.size(); ++i)
-      if (!starts_with(source.words[i].text, "-")) items.push_back(source.words[i]);
-    if (name == "printf" && source.words.size() == 2) items.push_back(source.words[1]);
-    std::vector<Word> split;
-    for (const auto& item : items) {
-      std::string_view text = item.text;
-      while (!text.empty()) {
-        const auto begin = text.find_first_not_of(" \n\t");
-        if (begin == std::string_view::npos) break;
-        text.remove_prefix(begin);
-        Word one = item;
-        one.text = std::string(text.substr(0, text.find_first_of(" \n\t")));
-        while (one.text.ends_with("\\n") || one.text.ends_with("\\0")) one.text.resize(one.text.size() - 2);
-        text.remove_prefix(std::min(text.size(), text.find_first_of(" \n\t")));
-        split.push_back(std::move(one));
-      }
-    }
-    return split;
-  }
-  if (name == "grep" || name == "egrep" || name == "fgrep" || name == "rg" || name == "ag" || name == "ack") {
-    const bool lists = std::any_of(source.words.begin(), source.words.end(), [](const Word& word) {
-      return word.text.size() > 1 && word.text[0] == '-' &&
-             (word.text == "--files-with-matches" || (word.text[1] != '-' && word.text.find_first_of("lL") != std::string::npos));
-    });
-    if (lists && source.pipe_from < 0) {
-      std::size_t operand = 0;
-      for (std::size_t i = 1; i < source.words.size(); ++i) {
-        if (starts_with(source.words[i].text, "-")) continue;
-        if (operand++ > 0) below(source.words[i], "**/" + std::string(unknown_part));
-      }
-      if (items.empty()) below(plain("."), "**/" + std::string(unknown_part));
-      return items;
-    }
-  }
-  static const std::unordered_set<std::string> filters{"grep", "egrep", "fgrep", "head", "tail", "sort", "uniq", "tr",
-                                                       "sed",  "awk",   "cut",   "shuf", "tac",  "tee",  "rg",   "xargs"};
-  if (source.pipe_from >= 0 && filters.contains(name)) {
-    auto from = items_of(run, source.pipe_from, hops + 1);
-    if (!from) return {};
-    const bool narrows = name == "grep" || name == "egrep" || name == "fgrep" || name == "head" || name == "tail" || name == "rg" ||
-                         name == "awk" || name == "sed";
-    if (narrows)
-      for (auto& item : *from)
-        if (const auto slash = item.text.rfind('/'); slash != std::string::npos && all_of_set(item.text.substr(slash + 1), "*?."))
-          item.text = item.text.substr(0, slash + 1) + std::string(unknown_part);
-    return from;
-  }
-  if (name == "git") {
-    for (const auto& word : source.words) {
-      if (word.text == "ls-files")
-        below(plain("."), std::any_of(source.words.begin(), source.words.end(),
-                                      [](const Word& w) {
-                                        return w.text == "-d" || w.text == "-o" || w.text == "--deleted" || w.text == "--others" ||
-                                               w.text == "-m";
-                                      })
-                              ? "**/" + std::string(unknown_part)
-                              : "**");
-      if (word.text == "diff" || word.text == "status" || word.text == "show") below(plain("."), "**/" + std::string(unknown_part));
-    }
-    if (!items.empty()) return items;
-  }
-  return {};
+  const auto names = printed(printed, command_index, 0);
+  if (!names || names->lines != PrintedNames::Lines::names) return {};
+  return names->words();
 }
 
 // ---- A script ----------------------------------------------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ void rm(Context& c) {
         if (before.depth <= c.command.depth) break;
         if (before.depth != c.command.depth + 1) continue;
         const auto items = Context::items_of(c.run, static_cast<int>(i - 1));
-        if (!items || operand.text != unknown_part) break;
+        if (!items || (operand.text != unknown_part && !operand.text.ends_with("/" + std::string(unknown_part)))) break;
         for (const auto& item : *items) c.remove(item, recursive);
         goto next;
       }

@@ -183,7 +183,7 @@ class Context {
 
  public:
   // What a command prints is a list of these names (find, ls …), for xargs and substitutions; nothing when it cannot be told.
-  static std::optional<std::vector<Word>> items_of(const Run& run, int command_index, int hops = 0);
+  static std::optional<std::vector<Word>> items_of(const Run& run, int command_index);
 };
 
 // A host as text (of a URL, user@host, host:port): lower case, numeric forms written as dotted decimal.

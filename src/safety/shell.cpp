@@ -72,7 +72,32 @@ Error misread(const Syntax& syntax, const Error& error) {
 
 }  // namespace
 
+std::vector<std::string> Stream::places() const {
+  std::vector<std::string> out;
+  if (!names || names->lines != PrintedNames::Lines::names) return out;
+  for (const NamesBelow& place : names->places) {
+    out.push_back(place.root.text);
+    if (place.below.empty()) continue;
+    if (!out.back().ends_with('/')) out.back() += '/';
+    out.back() += unknown_part;
+  }
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  // A file or folder, and what is below it, if it is one.
+  std::erase_if(out, [all = out](const std::string& place) {
+    return std::find(all.begin(), all.end(), place + "/" + std::string(unknown_part)) != all.end();
+  });
+  return out;
+}
+
 void Outcome::then(Outcome next) {
+  if (output && output->empty()) {
+    names = std::move(next.names);
+  } else if (!(next.output && next.output->empty())) {
+    if (names && next.names && names->lines == next.names->lines)
+      names->places.insert(names->places.end(), next.names->places.begin(), next.names->places.end());
+    else names.reset();
+  }
   if (output && next.output) {
     *output += *next.output;
     if (output->size() > longest_script) output.reset();
@@ -81,7 +106,6 @@ void Outcome::then(Outcome next) {
   }
   status = next.status;
   if (next.last >= 0) last = next.last;
-  if (next.last >= 0) names = std::move(next.names);
 }
 
 Interpreter::Interpreter(const Action& action, Script& script) : action_(action), script_(script) {
@@ -785,7 +809,7 @@ void Interpreter::keep_output(const Command& command, Outcome& outcome) {
     if (redirect.target.text == "&1") continue;
     if (!redirect.target.text.starts_with('&')) write(redirect.target, outcome.output, redirect.kind == Redirect::Kind::append);
     outcome.output = "";
-    outcome.names.clear();
+    outcome.names.reset();
   }
 }
 
@@ -846,21 +870,9 @@ Outcome Interpreter::note(Command command, const Setting& setting) {
         }
       }
     }
-    // Lines that are names of files below a folder.
-    if (!outcome.output) {
-      static constexpr std::string_view filters[] = {"grep", "sort", "head", "tail", "uniq", "tac", "egrep", "fgrep", "cat", "tee", "shuf"};
-      if (program == "find") {
-        std::size_t i = 1;
-        while (i < words.size() && (words[i].text == "-L" || words[i].text == "-P" || words[i].text == "-H")) ++i;
-        for (; i < words.size() && !words[i].text.starts_with('-') && words[i].text != "!" && words[i].text != "("; ++i)
-          outcome.names.push_back(words[i].text);
-        if (outcome.names.empty()) outcome.names.push_back(".");
-      } else if (program == "git" && words.size() > 1 &&
-                 (words[1].text == "ls-files" || words[1].text == "diff" || words[1].text == "grep")) {
-        outcome.names.push_back(".");
-      } else if (std::find(std::begin(filters), std::end(filters), program) != std::end(filters) && setting.input != nullptr) {
-        outcome.names = setting.input->names;
-      }
+    if (!outcome.output && !command.appends_arguments) {
+      if (setting.input != nullptr && setting.input->names) outcome.names = names_passed(words, *setting.input->names);
+      if (!outcome.names) outcome.names = names_printed(words);
     }
   } else {
     outcome.status = Outcome::Status::success;

@@ -203,8 +203,8 @@ Outcome Interpreter::read_input(const Command& command, const Setting& setting) 
   if (!line) {
     for (const std::string& name : names) {
       Value value = Value::unknown();
-      if (setting.input != nullptr && setting.input->names.size() == 1)
-        value.text = setting.input->names[0] + "/" + std::string(unknown_part);
+      if (setting.input != nullptr)
+        if (const auto places = setting.input->places(); places.size() == 1) value.text = places[0];
       set(name, value);
       state_.variables[name].array = array;
     }
@@ -300,8 +300,8 @@ std::optional<Outcome> Interpreter::run_builtin(const std::string& name, Command
       }
     } else {
       lines.elements.push_back(Value::unknown());
-      if (setting.input != nullptr && setting.input->names.size() == 1)
-        lines.elements[0].text = setting.input->names[0] + "/" + std::string(unknown_part);
+      if (setting.input != nullptr)
+        if (const auto places = setting.input->places(); places.size() == 1) lines.elements[0].text = places[0];
     }
     state_.variables[variable] = std::move(lines);
     return succeed(note(command, setting));

@@ -457,6 +457,8 @@ Value Interpreter::command_output(const Atom& atom, const Setting& setting) {
     while (!value.text.empty() && value.text.back() == '\n') value.text.pop_back();
     if (value.text.size() > longest_value) value = Value::unknown();
     if (value.text.find(unknown_part) != std::string::npos) value.exact = false;
+  } else if (const auto places = Stream{.names = outcome.names}.places(); places.size() == 1) {
+    value.text = places[0];
   }
   value.substitution = true;
   return value;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "safety/action.h"
+#include "safety/printed_names.h"
 #include "safety/shell.h"
 #include "safety/shell_scan.h"
 #include "safety/shell_tree.h"
@@ -58,15 +59,18 @@ struct ShellState {
 // Standard input or output as far as known. Shared by the commands that read from it.
 struct Stream {
   std::optional<std::string> text;
-  std::vector<std::string> names;  // not known, but each line is a name below one of these folders
+  std::optional<PrintedNames> names;  // not known, but this is what its lines are
+
+  // Words that stand for all names on it; nothing when it may hold anything.
+  std::vector<std::string> places() const;
 };
 
 // What one walk of a statement gave.
 struct Outcome {
   std::optional<std::string> output = std::string();  // nothing: not known
   enum class Status { success, failure, unknown } status = Status::unknown;
-  int last = -1;                   // index of the command that writes the output last
-  std::vector<std::string> names;  // as in Stream
+  int last = -1;                      // index of the command that writes the output last
+  std::optional<PrintedNames> names;  // as in Stream
 
   void then(Outcome next);  // the output of both, one after the other
 };

@@ -376,9 +376,7 @@ Outcome Interpreter::run_xargs(const Command& command, const Setting& setting) {
   }
   within.appends_arguments = true;
   std::vector<std::string> places;
-  if (input != nullptr) {
-    for (const std::string& name : input->names) places.push_back(name + (name.ends_with('/') ? "" : "/") + std::string(unknown_part));
-  }
+  if (input != nullptr) places = input->places();
   if (!replaced.empty()) {
     if (places.empty()) places.emplace_back(unknown_part);
     Outcome last;
@@ -430,7 +428,8 @@ Outcome Interpreter::run_parallel(const Command& command, const Setting& setting
     } else {
       within.appends_arguments = true;
       std::string place(unknown_part);
-      if (input != nullptr && !input->names.empty()) place = input->names[0] + "/" + place;
+      if (input != nullptr)
+        if (const auto places = input->places(); places.size() == 1) place = places[0];
       arguments.push_back({.text = place, .exact = false});
     }
   }
