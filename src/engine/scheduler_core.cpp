@@ -454,7 +454,7 @@ bool SchedulerCore::choose_adapter() {
 int SchedulerCore::further_rows(const Sequence& s, int share, int room) const {
   const int most = std::min(share, s.remaining() - s.rows);
   if (most <= 0 || s.generation().images.empty()) return std::max(most, 0);
-  const auto begin = static_cast<std::size_t>(s.computed + s.rows);
+  const auto begin = static_cast<std::size_t>(s.computed) + static_cast<std::size_t>(s.rows);
   const Token token = s.tokens[begin];
   if (s.rows > 0 && !inside_image(s.tokens, begin) && (is_placeholder(token) || is_placeholder(s.tokens[begin - 1]))) return 0;
   if (const ImageRows* image = s.image(token)) {

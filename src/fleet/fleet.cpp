@@ -828,7 +828,7 @@ Task<void> Fleet::stop() {
     ++left;
     self->spawn(self->stop_one(model.host, left, done));
   }
-  while (left > 0) co_await done.wait();
+  while (left > 0) co_await done.wait();  // NOLINT(bugprone-infinite-loop): what was spawned counts it down
 }
 
 void Fleet::kill() {
@@ -902,7 +902,7 @@ Task<std::vector<Fleet::EngineReport>> Fleet::reports(milliseconds up_to) {
     ++left;
     self->spawn(self->report(model, up_to, all, left, done));
   }
-  while (left > 0) co_await done.wait();
+  while (left > 0) co_await done.wait();  // NOLINT(bugprone-infinite-loop): what was spawned counts it down
   std::sort(all.begin(), all.end(), [](const EngineReport& a, const EngineReport& b) { return a.model < b.model; });
   co_return all;
 }

@@ -56,7 +56,7 @@ net::Task<Result<HttpService::Open>> HttpService::open(net::HttpRequest request,
   const auto deadline = Clock::system().now() + options_.first_event;
   for (int retries = 0;; ++retries) {
     const bool last = retries >= options_.retries;
-    auto attempt = last ? std::move(request) : request;
+    auto attempt = last ? std::move(request) : request;  // NOLINT(bugprone-use-after-move): the last one ends the loop
     auto response = co_await client_->send(std::move(attempt), std::max(until(deadline), 1ms), cancellation);
     if (response.ok() && (*response)->status == 200) { co_return Open{std::move(*place), std::move(*response), deadline, retries}; }
     Error error;
