@@ -137,7 +137,7 @@ void prepare_queries(const Attention& a, const Kernels& kernels, const Plan& pla
   const Codec& codec = *a.k.codec;
   const int dim = codec.format().dim;
   const float unrotate = 1 / std::sqrt(static_cast<float>(dim)), largest = planes == 1 ? 127 : 16256;
-  std::memset(memory.query, 0, static_cast<std::size_t>(planes * rows * plan.dim_k));
+  std::memset(memory.query, 0, static_cast<std::size_t>(planes * rows) * static_cast<std::size_t>(plan.dim_k));
   for (int r = 0; r < rows; ++r) {
     const int head = unit.head(plan, r);
     const auto* q = reinterpret_cast<const float*>(

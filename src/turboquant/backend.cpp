@@ -63,7 +63,7 @@ Buffer& of(ggml_backend_buffer_t buffer) { return *static_cast<Buffer*>(buffer->
 Stream& of(ggml_backend_t backend) { return *static_cast<Stream*>(backend->context); }
 
 bool ours(const Device& device, const ggml_tensor* tensor) {
-  const ggml_backend_buffer_t buffer = root(tensor)->buffer;
+  auto* const buffer = root(tensor)->buffer;
   return buffer && buffer->buft == &device.memory;
 }
 
@@ -154,7 +154,7 @@ void memset_tensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor, std::uint8
 
 // Only where both sides are compressed, or both plain; ggml does the rest through get_tensor and set_tensor.
 bool copy_tensor(ggml_backend_buffer_t buffer, const ggml_tensor* from, ggml_tensor* to) {
-  const ggml_backend_buffer_t source = root(from)->buffer;
+  auto* const source = root(from)->buffer;
   if (source->buft != buffer->buft) return false;
   CacheTensor* target = cache_of(to);
   const CacheTensor* cache = cache_of(from);
@@ -180,7 +180,7 @@ void clear(ggml_backend_buffer_t buffer, std::uint8_t value) {
 
 ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, std::size_t size) {
   Device& device = of(type);
-  const ggml_backend_buffer_t memory = ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(device.inner), size);
+  auto* const memory = ggml_backend_buft_alloc_buffer(ggml_backend_dev_buffer_type(device.inner), size);
   if (!memory) return nullptr;
   const ggml_backend_buffer_i calls{.free_buffer = free_buffer,
                                     .get_base = base,
@@ -222,10 +222,10 @@ ggml_guid_t guid() {
 
 ggml_backend_t init_backend(ggml_backend_dev_t dev, const char* params) {
   Device& device = of(dev);
-  const ggml_backend_t inner = ggml_backend_dev_init(device.inner, params);
+  auto* const inner = ggml_backend_dev_init(device.inner, params);
   if (!inner) return nullptr;
   auto* stream = new Stream{.device = &device, .inner = inner, .runner = GraphRunner(inner)};  // NOLINT: free's
-  const ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(device.inner);
+  auto* const reg = ggml_backend_dev_backend_reg(device.inner);
   stream->set_threads =
       reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads"));
   if (device.options.pool) {

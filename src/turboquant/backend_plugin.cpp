@@ -25,7 +25,8 @@ ggml_backend_reg_t make() {
   if (const auto size = setting("GGML_TURBOQUANT_HEAD_SIZE"); !size.empty()) {
     const auto [end, failed] = std::from_chars(size.data(), size.data() + size.size(), options.head_size);
     if (failed != std::errc() || end != size.data() + size.size() || options.head_size < 32 || options.head_size % 32 != 0) {
-      std::fprintf(stderr, "TurboQuant: GGML_TURBOQUANT_HEAD_SIZE is \"%s\": it must be a multiple of 32\n", size.data());
+      std::fprintf(stderr, "TurboQuant: GGML_TURBOQUANT_HEAD_SIZE is \"%.*s\": it must be a multiple of 32\n",
+                   static_cast<int>(size.size()), size.data());
       return nullptr;
     }
   }

@@ -72,7 +72,7 @@ Codebook lloyd_max(int bits, int dim) {
   std::array<double, grid + 1> cumulated{};
   const double width = std::min(f.end(), 12.0) / grid;
   for (int i = 0; i < grid; ++i)
-    cumulated[static_cast<std::size_t>(i + 1)] = cumulated[static_cast<std::size_t>(i)] + std::cbrt(f.density((i + 0.5) * width));
+    cumulated[static_cast<std::size_t>(i) + 1] = cumulated[static_cast<std::size_t>(i)] + std::cbrt(f.density((i + 0.5) * width));
   for (std::size_t i = 0, at = 0; i < n; ++i) {
     const double wanted = (static_cast<double>(i) + 0.5) / static_cast<double>(n) * cumulated[grid];
     while (cumulated[at + 1] < wanted) ++at;

@@ -80,7 +80,7 @@ void unpack_of(const Tables& tables, const std::uint8_t* records, std::size_t st
       for (int column = (columns - 1) / 16 * 16; column >= 0; column -= 16) {
         __m256i planes[bits], code[8];
         for (int w = 0; w < bits; ++w) {
-          const auto at = static_cast<std::size_t>(w * columns + column);
+          const auto at = static_cast<std::size_t>(w * columns) + static_cast<std::size_t>(column);
           planes[w] = _mm256_inserti128_si256(_mm256_castsi128_si256(load(a, at, record_bytes)), load(b, at, record_bytes), 1);
         }
         extract<bits>(planes, code);
@@ -414,7 +414,7 @@ double quantise(const Tables& tables, const float* y, float factor, std::uint8_t
     }
   }
   if (bits == 8) {
-    std::memcpy(codes, code, static_cast<std::size_t>(8 * columns));
+    std::memcpy(codes, code, 8 * static_cast<std::size_t>(columns));
   } else if (bits <= 4) {
     pack(bits, code, columns, codes);
   } else {
@@ -435,7 +435,8 @@ void expand_of(const Tables& tables, const std::uint8_t* codes, float factor, fl
   const std::size_t bytes = tables.format.code_bytes();
   for (int column = 0; column < columns; column += 16) {
     __m256i planes[bits], code[8];
-    for (int w = 0; w < bits; ++w) planes[w] = _mm256_castsi128_si256(load(codes, static_cast<std::size_t>(w * columns + column), bytes));
+    for (int w = 0; w < bits; ++w)
+      planes[w] = _mm256_castsi128_si256(load(codes, static_cast<std::size_t>(w * columns) + static_cast<std::size_t>(column), bytes));
     extract<bits>(planes, code);
     for (int o = 0; o < 8; ++o) {
       alignas(32) std::uint8_t lanes[32];

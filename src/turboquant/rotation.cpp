@@ -43,7 +43,7 @@ void Rotation::transform(const Kernels& kernels, float* y) const {
   for (int i = 0; i < blocks_; ++i) {
     float* out = mixed + static_cast<std::ptrdiff_t>(i) * block_;
     for (int j = 0; j < blocks_; ++j) {
-      const float factor = hartley_[static_cast<std::size_t>(i * blocks_ + j)];
+      const float factor = hartley_[static_cast<std::size_t>(i * blocks_) + static_cast<std::size_t>(j)];
       const float* in = y + static_cast<std::ptrdiff_t>(j) * block_;
       for (int k = 0; k < block_; ++k) out[k] += factor * in[k];
     }
