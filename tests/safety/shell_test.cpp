@@ -3,10 +3,14 @@
 // goes unseen, over generated texts.
 #include "safety/shell.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -104,26 +108,43 @@ class Bash {
 
   // What arrives at descriptor 9; nothing when bash is not here.
   std::optional<std::string> run(const std::string& text) const {
-    const std::string out = folder_ + "/.out";
+    // A pipe, so that what runs in the background has ended, or been ended, before the next text.
+    std::array<int, 2> ends{};
+    if (::pipe2(ends.data(), O_CLOEXEC) != 0) return std::nullopt;
     const pid_t child = ::fork();
     if (child == 0) {
-      if (::chdir(folder_.c_str()) != 0) ::_exit(127);
-      std::FILE* file = std::fopen(out.c_str(), "w");
-      if (file == nullptr || ::dup2(::fileno(file), 9) < 0) ::_exit(127);
+      if (::chdir(folder_.c_str()) != 0 || ::setpgid(0, 0) != 0 || ::dup2(ends[1], 9) < 0) ::_exit(127);
       std::freopen("/dev/null", "r", stdin);
       std::freopen("/dev/null", "w", stdout);
       std::freopen("/dev/null", "w", stderr);
-      ::alarm(5);
+      ::alarm(2);
       const char* arguments[] = {"bash", "--norc", "--noprofile", "-c", text.c_str(), nullptr};
       const char* environment[] = {"PATH=/nonexistent", "HOME=/home/user", "USER=user", "LC_ALL=C.UTF-8", nullptr};
       ::execve("/bin/bash", const_cast<char* const*>(arguments), const_cast<char* const*>(environment));
       ::_exit(127);
     }
+    ::close(ends[1]);
+    std::string out;
+    std::array<char, 4096> some;
+    pollfd readable{.fd = ends[0], .events = POLLIN};
     int status = 0;
-    if (child < 0 || ::waitpid(child, &status, 0) != child ||
+    bool ended = child < 0;
+    for (int idle = 0; child > 0 && idle < 2;) {
+      if (::poll(&readable, 1, 100) > 0) {
+        const ssize_t got = ::read(ends[0], some.data(), some.size());
+        if (got <= 0 || out.size() > (1U << 20)) break;
+        out.append(some.data(), static_cast<std::size_t>(got));
+        continue;
+      }
+      ended = ended || ::waitpid(child, &status, WNOHANG) == child;
+      if (ended) ++idle;  // something in the background keeps the pipe
+    }
+    ::close(ends[0]);
+    if (child > 0) ::kill(-child, SIGKILL);
+    if (child < 0 || (!ended && ::waitpid(child, &status, 0) != child) ||
         (WIFEXITED(status) && WEXITSTATUS(status) == 127 && !std::filesystem::exists("/bin/bash")))
       return std::nullopt;
-    return read_file(out);
+    return out;
   }
 
  private:
