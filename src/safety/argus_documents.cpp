@@ -45,7 +45,7 @@ std::vector<Fingerprint> winnow(std::string_view text) {
     if (c < 0x80) {
       ++i;
       if (!is_alnum(static_cast<char>(c))) continue;
-      value = static_cast<std::uint64_t>(to_lower(static_cast<char>(c)));
+      value = static_cast<unsigned char>(to_lower(static_cast<char>(c)));
     } else {
       std::size_t n = 0;
       const char32_t character = decode_utf8(text, i, n);

@@ -340,8 +340,8 @@ Arguments parse_arguments(const std::vector<Word>& words, std::size_t from, cons
       ended = true;
       continue;
     }
-    const auto take = [&](const OptionSpec* spec, std::string name, std::optional<std::size_t> value_at) {
-      Arguments::Option option{.name = spec ? spec->names.front() : std::move(name), .spec = spec};
+    const auto take = [&](const OptionSpec* spec, const std::string& name, std::optional<std::size_t> value_at) {
+      Arguments::Option option{.name = spec ? spec->names.front() : name, .spec = spec};
       if (value_at) {
         option.has_value = true;
         option.value = part_of(word, *value_at);
@@ -417,7 +417,7 @@ std::string Context::path_of(const Word& word) const {
     bool changed = false;
     for (const auto& [from, to] : run.links) {
       if (path == from || (starts_with(path, from) && path[from.size()] == '/')) {
-        path = to + path.substr(from.size());
+        path.replace(0, from.size(), to);
         changed = true;
         break;
       }

@@ -1,5 +1,7 @@
 #include "safety/commands_code.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -1041,7 +1043,7 @@ class Evaluator {
         }
         if (word == "do" && family_ == Family::perl && at_ + 1 < t_.size() && t_[at_ + 1].kind == Kind::text) {
           // do FILE
-        } else if (word == "with" || word == "as" || true) {
+        } else {
           ++at_;
           return;
         }
@@ -1109,7 +1111,6 @@ class Evaluator {
     ++at_;
     if (family_ == Family::c_like) {  // import x from 'm'; import {a as b} from 'm'; import * as x from 'm'
       std::vector<std::pair<std::string, std::string>> names;
-      std::string last;
       std::string whole;
       bool braces = false;
       while (!ended()) {
@@ -1180,7 +1181,7 @@ class Evaluator {
         alias = t_[at_ + 1].text;
         at_ += 2;
       }
-      variables_[alias] = path_value(path + "." + name);
+      variables_[alias] = path_value(fmt::format("{}.{}", path, name));
     }
   }
   bool is_close() const { return false; }
@@ -1565,7 +1566,7 @@ class Evaluator {
         if (close == "}") out.push_back(std::move(value));
       } else {
         Value value = expression(depth + 1);
-        if (value.items.size() > 0 && !value.list) {
+        if (!value.items.empty() && !value.list) {
           // An object: its keys came through keywords_ of its own call.
           for (auto& [key, inner] : keywords_) keywords.emplace(key, inner);
         }
@@ -1625,7 +1626,7 @@ class Evaluator {
       Value value = path_value("environment");
       return value;
     }
-    return path_value(!word.empty() && word[0] == '$' ? word : word);
+    return path_value(word);
   }
 
   Value postfix(Value value, int depth) {
@@ -1726,7 +1727,7 @@ class Evaluator {
   bool takes_bare_arguments(std::string_view path) const {
     if (family_ == Family::perl || family_ == Family::ruby || family_ == Family::lisp || family_ == Family::other ||
         family_ == Family::php) {
-      const auto dot = path.find_last_of(".");
+      const auto dot = path.rfind('.');
       const auto last = dot == std::string_view::npos ? path : path.substr(dot + 1);
       if (function_table().contains(last)) return true;
       return last == "require" || last == "load" || last == "puts" || last == "print" || last == "p" || last == "do" || last == "script" ||
@@ -2182,7 +2183,7 @@ class Evaluator {
         }
       } else {
         mode = "<";
-        const auto first = target.text.find_first_not_of(" ");
+        const auto first = target.text.find_first_not_of(' ');
         if (first != std::string::npos) {
           if (target.text[first] == '|') {
             target.text = target.text.substr(first + 1);

@@ -208,7 +208,7 @@ void install(Context& c) {
   const auto args = parse_arguments(c.words, 1, grammar);
   c.apply_options(args);
   if (const Word* mode = args.value("m");
-      mode && (mode->text.find("s") != std::string::npos || (mode->text.size() >= 4 && mode->text[mode->text.size() - 4] >= '2')))
+      mode && (mode->text.find('s') != std::string::npos || (mode->text.size() >= 4 && mode->text[mode->text.size() - 4] >= '2')))
     c.report(Effect::privilege_escalation, "makes a program that runs with its owner's rights", mode->text);
   if (args.has("d")) {
     for (const auto& operand : args.operands) c.create(operand);
@@ -331,8 +331,7 @@ Mode mode_of(std::string_view text) {
       continue;
     }
     if (what.find('s') != std::string_view::npos) mode.set_id = true;
-    if (what.find_first_of("w") != std::string_view::npos && (who.find_first_of("oa") != std::string_view::npos))
-      mode.world_writable = true;
+    if (what.find('w') != std::string_view::npos && (who.find_first_of("oa") != std::string_view::npos)) mode.world_writable = true;
     if (what.find_first_of("xX") != std::string_view::npos) mode.executable = true;
   }
   return mode;
@@ -449,7 +448,6 @@ void find(Context& c) {
     if (text == "-name" || text == "-iname") {
       const Word& value = next();
       if (!negated && value.text.find_first_not_of("*.?") != std::string::npos) pattern = value.text;
-      else if (negated) narrowed = narrowed || false;
     } else if (text == "-path" || text == "-ipath" || text == "-wholename" || text == "-regex" || text == "-iregex" ||
                text == "-samefile" || text == "-inum") {
       const Word& value = next();

@@ -118,7 +118,7 @@ void sources(Context& c, const std::vector<Word>& words) {
         const auto at = setting.find('=');
         c.report(Effect::privilege_escalation, "makes the package manager run a command", setting);
         Word command = value;
-        command.text = at == std::string::npos ? "" : setting.substr(setting.find_first_not_of("=", at));
+        command.text = at == std::string::npos ? "" : setting.substr(setting.find_first_not_of('=', at));
         if (!command.text.empty()) c.shell(command, c.program);
       } else if (low.find("allowunauthenticated") != std::string::npos || low.find("allowinsecure") != std::string::npos ||
                  low.find("verify-peer=false") != std::string::npos || low.find("gpgcheck=0") != std::string::npos ||
@@ -475,7 +475,7 @@ void system_packages(Context& c) {
       v == "unhold" || v == "pin" || v == "link" || v == "switch" || v == "refresh_")
     return c.report(Effect::change, "tidies packages");
   if (v == "run") return c.report(Effect::execute, "runs a packaged program");
-  if (v == "exec" && verb.rest.size() > 0) return c.command_words(verb.rest, c.program);
+  if (v == "exec" && !verb.rest.empty()) return c.command_words(verb.rest, c.program);
   c.report(Effect::execute, c.program + " " + v);
   for (const auto& word : verb.rest) c.scan(word);
 }

@@ -500,7 +500,7 @@ void kill(Context& c) {
             site_of(canonical_path(before.words[1].text, c.where(), before.folder), c.where()).place <= Place::temporary)
           own = true;
         if (name == "lsof" &&
-            std::any_of(before.words.begin(), before.words.end(), [](const Word& w) { return w.text.find(":") != std::string::npos; }))
+            std::any_of(before.words.begin(), before.words.end(), [](const Word& w) { return w.text.find(':') != std::string::npos; }))
           own = true;
       }
       if (own) c.report(Effect::change, "ends a process of its own");

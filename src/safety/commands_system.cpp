@@ -1,4 +1,6 @@
 // The machine itself: services, processes, disks, the network; and the operand shapes of the table.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <unordered_map>
@@ -496,7 +498,7 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
     }
     for (const std::string_view change : {"add", "del", "delete", "set", "flush", "change", "replace", "append", "up", "down", "a_"})
       if (verb == change || (verb.size() >= 2 && change.size() > verb.size() && starts_with(change, verb) && verb != "a" && verb != "s"))
-        return c.report(Effect::tampering, "changes the network: ip " + object + " " + verb), true;
+        return c.report(Effect::tampering, fmt::format("changes the network: ip {} {}", object, verb)), true;
     return c.report(Effect::list, "tells about the network"), true;
   }
   if (name == "network") {
@@ -950,7 +952,7 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
       if (!option.has_value || !option.spec) continue;
       if (static_cast<char>(option.spec->role) == 'g') {
         const std::string_view text = option.value.text;
-        const auto first = text.find_first_not_of(" ");
+        const auto first = text.find_first_not_of(' ');
         if (first == std::string_view::npos) continue;
         const std::string_view command = text.substr(first);
         if (starts_with(command, "!") || starts_with(command, "shell ") || starts_with(command, "make ") ||

@@ -202,7 +202,7 @@ void git(Context& c) {
     if (args.any({"D", "M", "C"}) || args.has("f"))
       discard(c, "git branch " + std::string(args.has("D") ? "-D" : "--force") +
                      " drops commits that may be on no other branch; -d refuses then");
-    c.report(args.has("d") || args.operands.size() > 0 ? Effect::change : Effect::list, "branches");
+    c.report(args.has("d") || !args.operands.empty() ? Effect::change : Effect::list, "branches");
   } else if (verb == "tag") {
     static const Grammar grammar(
         "-d,--delete -f,--force -a -s -m=_ -F=R -l,--list?=_ -n?=_ -u=_ -v --sort=_ --contains=_ --merged=_ --points-at=_ --format=_");
@@ -442,7 +442,7 @@ void mercurial(Context& c) {
           (starts_with(value, "alias.") || starts_with(value, "hooks.") || starts_with(value, "extensions.") ||
            starts_with(value, "ui.ssh") || starts_with(value, "pager."))) {
         if (starts_with(value, "extensions.")) c.report(Effect::remote_code, "loads an extension", value);
-        else c.shell(part_of(c.words[i], value.find_first_not_of("!", equals + 1)), "hg");
+        else c.shell(part_of(c.words[i], value.find_first_not_of('!', equals + 1)), "hg");
       }
       continue;
     }

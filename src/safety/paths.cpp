@@ -103,7 +103,9 @@ std::string followed(std::string path) {
       at.resize(std::max<std::size_t>(at.rfind('/') == std::string::npos ? 0 : at.rfind('/'), 0));
       continue;
     }
-    const std::string next = at + "/" + part;
+    std::string next = at;
+    next += '/';
+    next += part;
     std::error_code error;
     const auto target = fs::read_symlink(next, error);
     if (error) {
@@ -1024,7 +1026,7 @@ bool globs_intersect(std::string_view a, std::string_view b) {
       }
       if (!can && j > 0 && repeats(right[j - 1]) && next[j - 1]) can = true;  // y matches nothing
       if (!can && j > 1 && right[j - 1].folders && next[j - 2]) can = true;
-      next[j] = can;
+      next[j] = can ? 1 : 0;
     }
     std::swap(before, reach);
     std::swap(reach, next);
@@ -1149,7 +1151,7 @@ std::string canonical_path(std::string_view text, const Surroundings& where, std
     std::string joined;
     for (const auto part : parts) joined.append("/").append(part);
     if (outside) {
-      joined = "/?" + joined;
+      joined.insert(0, "/?");
       relative = false;
     }
     if (relative) return parts.empty() ? "." : "." + joined;
@@ -1262,8 +1264,7 @@ Site site_of_tree(std::string_view canonical, const Surroundings& where) {
 
 bool is_protected(std::string_view canonical, const Surroundings& where) {
   return std::any_of(where.protected_paths.begin(), where.protected_paths.end(), [canonical](const std::string& pattern) {
-    if (has_glob(canonical) ? may_cover(pattern, canonical) : covers(pattern, canonical)) return true;
-    return false;
+    return has_glob(canonical) ? may_cover(pattern, canonical) : covers(pattern, canonical);
   });
 }
 

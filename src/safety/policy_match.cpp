@@ -1,6 +1,7 @@
 #include "safety/policy_match.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
@@ -95,7 +96,7 @@ void flatten(const json::value& value, const std::string& name, std::vector<std:
   if (value.is_object()) {
     for (const auto& member : value.get_object()) {
       const std::string key = plain_name({member.key().data(), member.key().size()});
-      flatten(member.value(), name.empty() ? key : name + "." + key, out);
+      flatten(member.value(), name.empty() ? key : fmt::format("{}.{}", name, key), out);
     }
   } else if (value.is_array()) {
     for (const auto& item : value.get_array()) flatten(item, name, out);

@@ -1241,7 +1241,7 @@ class Arithmetic {
     for (char c : digits) {
       std::uint64_t digit = 99;
       if (is_digit(c)) digit = static_cast<std::uint64_t>(c - '0');
-      if (c >= 'a' && c <= 'z') digit = static_cast<std::uint64_t>(c - 'a' + 10);
+      if (c >= 'a' && c <= 'z') digit = 10 + static_cast<std::uint64_t>(c - 'a');
       if (c >= 'A' && c <= 'Z') digit = static_cast<std::uint64_t>(c - 'A') + (base <= 36 ? 10U : 36U);
       if (c == '@') digit = 62;
       if (c == '_') digit = 63;

@@ -446,8 +446,7 @@ Outcome Interpreter::run_parallel(const Command& command, const Setting& setting
     }
     if (!placed) one.text += (one.text.empty() ? "" : " ") + argument.text;
     one.exact = one.exact && argument.exact;
-    Command around = command;
-    all.then(run_inner_text(around, one, {}, within, "parallel"));
+    all.then(run_inner_text(command, one, {}, within, "parallel"));
   }
   all.output.reset();
   return all;

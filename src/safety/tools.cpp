@@ -611,7 +611,7 @@ class Assessor {
         }
       } else if (one_of(plain, {"network", "networkmode", "pid", "pidmode", "ipc", "capadd", "device", "devices", "securityopt", "user",
                                 "namespace", "userns"})) {
-        for (const auto& text : texts({value})) words.push_back(option + "=" + text);
+        for (const auto& text : texts({value})) words.push_back(fmt::format("{}={}", option, text));
       } else if (one_of(plain, {"environment", "env", "ports", "labels", "detach", "timeout"})) {
         continue;
       } else {
