@@ -13,6 +13,7 @@ namespace {
 // names | options (see Grammar) | operands | effect and reason
 // Operands: roles in order; "R*" all that are left; "R* W" all but the last; "cmd" the rest is a command; "sub" the first operands are a subcommand, with rows of its own
 // ("docker ps"); "+" the effect holds only when there is an operand. A row without operands scans them.
+// NOLINTBEGIN(bugprone-suspicious-missing-comma): long rows go on in the next line
 constexpr std::string_view rows[] = {
     // ---- reading and printing text
     "cat,tac,nl,rev,zcat,bzcat,xzcat,zstdcat,lzcat,gzcat,bat,batcat||R*|",
@@ -20,8 +21,8 @@ constexpr std::string_view rows[] = {
     "less,more,most,pg,zless,bzless,zmore|-o,-O,--log-file,--LOG-FILE=W -k,--lesskey-file=R -p,--pattern=_ -t,--tag=_|R*|",
     "wc,md5sum,sha1sum,sha224sum,sha256sum,sha384sum,sha512sum,b2sum,cksum,sum,shasum,md5,crc32,xxhsum|--files0-from=R -a=_|R*|",
     "od,hexdump,hd,strings|-f=R -e=_ -n,--length=_ -N=_ -j=_ -t=_ -A=_ -w?=_|R*|",
-    ("sort|-o,--output=W -k,--key=_ -t,--field-separator=_ -S,--buffer-size=_ -T,--temporary-directory=F --compress-program=P "
-     "--files0-from=R --random-source=R --parallel=_|R*|"),
+    "sort|-o,--output=W -k,--key=_ -t,--field-separator=_ -S,--buffer-size=_ -T,--temporary-directory=F --compress-program=P "
+    "--files0-from=R --random-source=R --parallel=_|R*|",
     "uniq|-f=_ -s=_ -w=_|R W|",
     "cut,paste,expand,unexpand,fmt,fold,pr,column,colrm,ul,look,tsort,join,comm,numfmt,cmp,nkf,iconv_,csvlook,csvcut,csvstat,csvsort,xsv,"
     "mlr,miller,yq,xq,jo,gron,fx,dasel,htmlq,pup,"
@@ -460,6 +461,7 @@ constexpr std::string_view rows[] = {
     "eval_||_*|compute",
     "dot_clean||_*|compute",
 };
+// NOLINTEND(bugprone-suspicious-missing-comma)
 
 struct Table {
   struct Entry {

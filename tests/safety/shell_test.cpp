@@ -107,7 +107,7 @@ class Bash {
   const std::string& folder() const { return folder_; }
 
   // What arrives at descriptor 9; nothing when bash is not here.
-  std::optional<std::string> run(const std::string& text) const {
+  std::optional<std::string> run(const std::string& text, unsigned seconds) const {
     // A pipe, so that what runs in the background has ended, or been ended, before the next text.
     std::array<int, 2> ends{};
     if (::pipe2(ends.data(), O_CLOEXEC) != 0) return std::nullopt;
@@ -117,7 +117,7 @@ class Bash {
       std::freopen("/dev/null", "r", stdin);
       std::freopen("/dev/null", "w", stdout);
       std::freopen("/dev/null", "w", stderr);
-      ::alarm(2);
+      ::alarm(seconds);
       const char* arguments[] = {"bash", "--norc", "--noprofile", "-c", text.c_str(), nullptr};
       const char* environment[] = {"PATH=/nonexistent", "HOME=/home/user", "USER=user", "LC_ALL=C.UTF-8", nullptr};
       ::execve("/bin/bash", const_cast<char* const*>(arguments), const_cast<char* const*>(environment));
@@ -180,7 +180,7 @@ std::optional<std::vector<std::vector<std::string>>> words_of_bash(const Bash& b
   for (const std::string& words : lists) {
     text += "( eval " + single_quoted(std::string(prelude) + "printf '%s\\0' w " + words + " >&9") + " ); printf 'end-of-list\\0' >&9\n";
   }
-  const auto output = bash.run(text);
+  const auto output = bash.run(text, 60);
   if (!output) return std::nullopt;
   std::vector<std::vector<std::string>> out(1);
   for (std::string& word : split_nul(*output)) {
@@ -433,7 +433,7 @@ TEST(Shell, NothingThatBashRunsGoesUnseen) {
   const int rounds = rounds_or(250);
   for (int round = 0; round < rounds; ++round) {
     const std::string text = "E=echo\n" + courses.next();
-    const auto output = bash.run(text);
+    const auto output = bash.run(text, 2);
     if (!output) GTEST_SKIP() << "no /bin/bash here: courses are not compared";
     if (output->empty()) continue;
     ++ran;
