@@ -1,4 +1,5 @@
-// What judging a shell command costs: reading it into simple commands, and layer 1 with policy and Argus on top, on ordinary lines and on ones that grow.
+// What judging a shell command costs: reading it into simple commands, layer 1, and all five layers as the server asks them for a call in the midst of a
+// conversation; on ordinary lines, and reading on ones that grow.
 //
 //   bench_safety [--lines FILE]
 //
@@ -12,7 +13,7 @@
 #include <vector>
 
 #include "base/json.h"
-#include "safety/argus.h"
+#include "safety/judge.h"
 #include "safety/policy.h"
 #include "safety/shell.h"
 #include "safety/tools.h"
@@ -55,34 +56,33 @@ int main(int argc, char** argv) {
   }
   using Clock = std::chrono::steady_clock;
   const auto us = [](Clock::time_point begin) { return std::chrono::duration<double, std::micro>(Clock::now() - begin).count(); };
-  const Argus argus;
   const Policy& policy = Policy::shipped();
+  auto judge = Judge::make({});
+  if (!judge.ok()) {
+    std::fprintf(stderr, "%s\n", judge.error().message.c_str());
+    return 1;
+  }
+  constexpr std::size_t earlier = 16;  // calls before it in the conversation
   std::vector<double> parse, assess, whole;
   for (int round = 0; round < 10; ++round) {
-    for (const std::string& line : lines) {
-      const Action action = action_for(line);
+    for (std::size_t i = 0; i < lines.size(); ++i) {
+      Action action = action_for(lines[i]);
       auto begin = Clock::now();
-      bench::keep(parse_shell(line, action));
+      bench::keep(parse_shell(lines[i], action));
       if (round > 0) parse.push_back(us(begin));
       begin = Clock::now();
-      const Assessment assessment = assess_call(action, policy.tools());
+      bench::keep(assess_call(action, policy.tools()));
       if (round > 0) assess.push_back(us(begin));
+      for (std::size_t k = i - std::min(i, earlier); k < i; ++k) action.history.push_back(action_for(lines[k]).call);
       begin = Clock::now();
-      const Assessment again = assess_call(action, policy.tools());
-      const auto spills = argus.scan_json(action.call.arguments);
-      Verdict verdict;
-      PolicyInput input;
-      input.action = &action;
-      input.assessment = &again;
-      input.spills = &spills;
-      policy.judge(input, verdict);
+      bench::keep((*judge)->judge(std::move(action)));
       if (round > 0) whole.push_back(us(begin));
     }
   }
   std::printf("%zu lines\n", lines.size());
   show("read into commands", parse);
   show("layer 1", assess);
-  show("layers 1, 4 and 5", whole);
+  show("all five layers, 16 calls before it", whole);
   for (const char* unit : {"ls -la src; ", "echo \"a $(date) b\" | sort && ", "# a comment\n"}) {
     for (const std::size_t size : {std::size_t{1} << 10, std::size_t{1} << 12, std::size_t{1} << 14}) {
       std::string text;

@@ -99,9 +99,10 @@ class Judge::Impl {
 
   Result<std::shared_ptr<const Policy>> load_policy() const {
     const std::string name = options.policy_file;
-    auto text = name.empty() ? Result<std::string>(std::string(Policy::shipped_text())) : read_file(name);
+    if (name.empty()) return std::shared_ptr<const Policy>(std::shared_ptr<void>(), &Policy::shipped());  // lives as long as the program
+    auto text = read_file(name);
     if (!text.ok()) return Error{ErrorCode::config_invalid, "safety.policy: " + text.error().message, {}};
-    auto policy = Policy::parse(*text, name.empty() ? "the shipped policy" : name);
+    auto policy = Policy::parse(*text, name);
     if (!policy.ok()) return std::move(policy).error();
     return std::make_shared<const Policy>(std::move(*policy));
   }
