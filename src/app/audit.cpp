@@ -126,6 +126,17 @@ int show(const Flags& flags) {
   return exit_ok;
 }
 
+// 2026, 2026-01, 2026-01-31, 2026-01-31T08, …08:00, …08:00:00, with or without a Z: what rows' times can begin with.
+std::string check_time(std::string& time) {
+  static constexpr std::string_view shape = "0000-00-00T00:00:00";
+  if (time.ends_with('Z')) time.pop_back();
+  const bool whole =
+      time.size() == 4 || time.size() == 7 || time.size() == 10 || time.size() == 13 || time.size() == 16 || time.size() == 19;
+  bool fits = whole;
+  for (std::size_t i = 0; fits && i < time.size(); ++i) fits = shape[i] == '0' ? time[i] >= '0' && time[i] <= '9' : time[i] == shape[i];
+  return fits ? std::string() : fmt::format("\"{}\" is no time; write it in UTC, like 2026-01-31 or 2026-01-31T08:00", time);
+}
+
 void add_place(CLI::App& command, Flags& flags) {
   command.add_option("--file", flags.file, "The log itself, audit.jsonl")->type_name("FILE");
   command.add_option("--state-folder", flags.state_folder, "The state folder of the server [as `hearth serve` finds it]")
@@ -143,10 +154,13 @@ void add_audit(CLI::App& program, int& exit_code) {
   add_place(*verifying, *flags);
   auto* listing = command->add_subcommand("list", "Verdicts, the latest last");
   add_place(*listing, *flags);
-  listing->add_option("--since", flags->since, "From this time on, UTC: 2026-01-31 or 2026-01-31T08:00");
-  listing->add_option("--until", flags->until, "Up to this time");
-  listing->add_option("--decision", flags->decision, "ALLOW, AUDIT, REQUIRE or DENY");
-  listing->add_option("--outcome", flags->outcome, "released, refused, held, approved, timed_out or withdrawn");
+  const CLI::Validator time(check_time, "TIME");
+  listing->add_option("--since", flags->since, "From this time on, UTC: 2026-01-31 or 2026-01-31T08:00")->check(time);
+  listing->add_option("--until", flags->until, "Up to this time")->check(time);
+  listing->add_option("--decision", flags->decision, "What was decided")
+      ->check(CLI::IsMember({"ALLOW", "AUDIT", "REQUIRE", "DENY"}, CLI::ignore_case));
+  listing->add_option("--outcome", flags->outcome, "What became of the call")
+      ->check(CLI::IsMember({"released", "refused", "held", "approved", "timed_out", "withdrawn"}));
   listing->add_option("--tenant", flags->tenant, "Of one API key");
   listing->add_option("--tool", flags->tool, "Of one tool");
   listing->add_option("--last", flags->most, "So many rows, at most [50]")->check(CLI::Range(1, 1'000'000));

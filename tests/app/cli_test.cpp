@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <filesystem>
@@ -18,6 +19,7 @@
 #include <thread>
 
 #include "base/json.h"
+#include "store/audit_log.h"
 
 namespace hearth::app {
 namespace {
@@ -605,6 +607,77 @@ TEST_F(Cli, PolicyExplainsACallFromArgumentsAndFromStandardInput) {
   EXPECT_EQ(run({"policy", "explain", "--tool", "Write", R"({"file_path": "~/.bashrc", "content": "x"})"}).exit_code, 1);
   done = run({"policy", "explain"}, {}, "ls");
   EXPECT_EQ(done.exit_code, 1);
+}
+
+TEST_F(Cli, TheAuditLogIsListedByTimeAndVerdictAndProvesItselfWhole) {
+  const std::string folder = (home_ / "state").string();
+  fs::create_directories(folder);
+  {
+    auto log = store::AuditLog::open(folder);
+    ASSERT_TRUE(log.ok()) << log.error().message;
+    for (const char* decision : {"ALLOW", "DENY", "REQUIRE"}) {
+      const auto row = (*log)->append({{"event", "call"},
+                                       {"decision", decision},
+                                       {"outcome", std::string_view(decision) == "ALLOW" ? "released" : "refused"},
+                                       {"tool", "bash"},
+                                       {"tenant", "local"},
+                                       {"rule", "a-rule"},
+                                       {"reason", "because"}});
+      ASSERT_TRUE(row.ok());
+    }
+  }
+  const auto list = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments{"audit", "list", "--state-folder", folder};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run(arguments);
+  };
+  const auto all = list({});
+  EXPECT_EQ(all.exit_code, 0) << all.err;
+  for (const char* word : {"ALLOW", "DENY", "REQUIRE", "a-rule", "because"}) EXPECT_HAS(all.out, word);
+  const auto denied = list({"--decision", "deny", "--json"});
+  EXPECT_EQ(std::count(denied.out.begin(), denied.out.end(), '\n'), 1) << denied.out;
+  EXPECT_HAS(denied.out, R"("decision":"DENY")");
+  EXPECT_HAS(list({"--until", "2020-01-31"}).out, "No row fits");
+  EXPECT_HAS(list({"--since", "2020-01-31T08:00Z"}).out, "REQUIRE");
+  for (const char* wrong : {"yesterday", "31.01.2026", "2026-1-3", "2026-01-31 08:00"}) {
+    const auto outcome = list({"--since", wrong});
+    EXPECT_EQ(outcome.exit_code, 2) << wrong;
+    EXPECT_HAS(outcome.err, "like 2026-01-31 or 2026-01-31T08:00");
+  }
+  const auto misspelt = list({"--decision", "FORBID"});
+  EXPECT_EQ(misspelt.exit_code, 2);
+  EXPECT_HAS(misspelt.err, "REQUIRE");
+
+  const auto row = run({"audit", "show", "2", "--state-folder", folder});
+  EXPECT_EQ(row.exit_code, 0) << row.err;
+  EXPECT_HAS(row.out, "DENY");
+  EXPECT_NE(run({"audit", "show", "9", "--state-folder", folder}).exit_code, 0);
+
+  const auto whole = run({"audit", "verify", "--state-folder", folder});
+  EXPECT_EQ(whole.exit_code, 0) << whole.err;
+  EXPECT_HAS(whole.out, "3 rows, whole");
+  const std::string path = store::AuditLog::path_in(folder);
+  std::string text = read(path);
+  text.replace(text.find("DENY"), 4, "DENX");
+  std::ofstream(path) << text;
+  const auto changed = run({"audit", "verify", "--file", path});
+  EXPECT_EQ(changed.exit_code, 1) << changed.out;
+  EXPECT_HAS(changed.out, "row 2 does not fit");
+  const auto none = run({"audit", "verify", "--file", (home_ / "none.jsonl").string()});
+  EXPECT_NE(none.exit_code, 0);
+  EXPECT_HAS(none.err, "none.jsonl");
+}
+
+TEST_F(Cli, ApprovalsWithoutAServerSayWhatToDo) {
+  for (const std::vector<std::string>& command :
+       {std::vector<std::string>{"approvals"}, {"approvals", "approve", "apr_1"}, {"approvals", "deny", "apr_1", "--reason", "no"}}) {
+    auto arguments = command;
+    arguments.insert(arguments.end(), {"--url", "http://127.0.0.1:1"});
+    const auto outcome = run(arguments);
+    EXPECT_EQ(outcome.exit_code, 1) << outcome.out;
+    EXPECT_HAS(outcome.err, "127.0.0.1:1");
+    EXPECT_HAS(outcome.err, "hearth serve");
+  }
 }
 
 }  // namespace
