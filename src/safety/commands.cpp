@@ -926,7 +926,11 @@ void Context::apply(Role role, const Word& word) {
     case Role::write:
     case Role::append: return write(word);
     case Role::create:
-    case Role::folder: return create(word);
+    case Role::folder:
+      // What comes out may be a start-up file.
+      if (const std::string path = path_of(word); path == where().home || path == "/root")
+        return report(Effect::filesystem_destruction, "writes into a whole home folder", path, word.exact);
+      return create(word);
     case Role::remove: return remove(word, false);
     case Role::shell: return shell(word, program);
     case Role::program: return command_words({word}, program);
