@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <map>
+#include <set>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
@@ -449,8 +450,11 @@ struct Value {
   bool list = false;
   bool file = false;  // an open file or path object of text
   std::vector<Value> items;
+  std::vector<std::string> others;  // what text may be as well: a loop's name stands for each of what it runs over
   Flow flow;
 };
+constexpr std::size_t most_others = 64;     // of one value
+constexpr std::size_t most_repeated = 512;  // calls made again for them, of one program
 
 Value string_value(std::string text) {
   Value value;
@@ -546,7 +550,9 @@ enum class Does : std::uint8_t {
   list,
   print,
   link,
-  pickle
+  pickle,
+  credential,
+  schedule
 };
 struct Function {
   std::string_view name;       // the last part
@@ -765,6 +771,7 @@ constexpr Function functions[] = {
     {"cp_r", "", Does::write_second},
     {"copy", "^", Does::write_second},
     {"copy_file", "", Does::write_second},
+    {"copy_stream", "", Does::write_second},
     {"copy", "fs", Does::write_second},
     {"symlink", "", Does::link},
     {"symlinkSync", "", Does::link},
@@ -955,6 +962,13 @@ constexpr Function functions[] = {
     {"FFI", "", Does::load},
     {"loadlib", "", Does::load},
     {"dyn.load", "", Does::load},
+    {"get_password", "", Does::credential},
+    {"get_secret_value", "", Does::credential},
+    {"access_secret_version", "", Does::credential},
+    {"get_secret", "", Does::credential},
+    {"read_secret_version", "", Does::credential},
+    {"CronTab", "", Does::schedule},
+    {"set_crontab", "", Does::schedule},
     {"cdef", "FFI", Does::load},
     {"getenv", "", Does::environment},
     {"fetch_env", "", Does::environment},
@@ -983,6 +997,8 @@ class Evaluator {
         at_ = i + 3;
         bind_loop(t_[i + 1].text);
       }
+    for (const Token& token : t_)
+      if (token.kind == Kind::text) note_place(token.text);
     at_ = 0;
     while (at_ < t_.size()) {
       const std::size_t before = at_;
@@ -991,7 +1007,20 @@ class Evaluator {
     }
     // A connection and a program that talks over it.
     if (!remote_.empty() && spawns_shell_) c_.report(Effect::remote_code, "connects a shell to " + remote_ + " (a reverse shell)", remote_);
+    if (!remote_.empty() && reads_files_ && !is_loopback(remote_))
+      c_.report(Effect::exfiltration, "reads files and has a connection to " + remote_, remote_, false);
     if (forks_ > 0 && loops_) c_.report(Effect::tampering, "starts itself without end (a fork bomb)");
+    // Something is deleted or read of which only the program knows the name: any of the places that its text names.
+    if (removes_unnamed_ || reads_unnamed_) {
+      for (const auto& place : places_) {
+        if (removes_unnamed_) c_.remove({.text = place + "/" + std::string(unknown_part), .exact = false}, true);
+        if (reads_unnamed_) c_.read({.text = place, .exact = place.find_first_of("*?[") == std::string::npos});
+      }
+      for (const Word& word : c_.run.given) {
+        if (removes_unnamed_) c_.remove(word, true);
+        if (reads_unnamed_) c_.read(word);
+      }
+    }
   }
 
  private:
@@ -1000,6 +1029,13 @@ class Evaluator {
   }
   bool is_name(std::string_view name, std::size_t ahead = 0) const {
     return at_ + ahead < t_.size() && t_[at_ + ahead].kind == Kind::name && t_[at_ + ahead].text == name;
+  }
+  // A text that names a place of its own: "/var", "~", "/home/*/.ssh/*". "/" alone is a separator more often than not.
+  void note_place(std::string_view text) {
+    if (text.size() > 256 || places_.size() >= 32 || text.empty()) return;
+    const bool absolute = text.size() > 1 && text[0] == '/' && (name_char(text[1]) || text[1] == '.' || text[1] == '*') &&
+                          text.find_first_of(" \n;|<>&") == std::string_view::npos;
+    if (absolute || text == "~" || starts_with(text, "~/")) places_.emplace(text);
   }
   bool ended() const { return at_ >= t_.size() || t_[at_].kind == Kind::line || is(";"); }
   void skip_lines() {
@@ -1069,15 +1105,20 @@ class Evaluator {
   }
 
   // What follows an expression in some languages: with open(…) as f; "cmd" | getline; print … > "file".
-  void bind_loop(const std::string& name) {
-    Value over = expression(deepest_expression / 2);
+  void bind_loop(const std::string& name) { bind_each(name, expression(deepest_expression / 2)); }
+  void bind_each(const std::string& name, Value over) {
     if (over.list) {
       Value one = over.items.size() == 1 ? over.items.front() : unknown_like(over);
       if (over.items.size() > 1) {
-        // Any of them: the first that is a known text stands for all, the others are told apart by being inexact.
-        for (const auto& item : over.items)
-          if (item.known) one = item;
+        // Any of them: one known text stands for all, the others go with it.
+        std::vector<std::string> others;
+        for (const auto& item : over.items) {
+          if (!item.known) continue;
+          if (one.known && others.size() < most_others) others.push_back(one.text);
+          one = item;
+        }
         one.exact = false;
+        one.others = std::move(others);
       }
       variables_[name] = std::move(one);
     } else if (over.file || over.known) {
@@ -1152,6 +1193,7 @@ class Evaluator {
         path += t_[at_].text;
         ++at_;
       }
+      modules_.insert(path.substr(0, path.find('.')));
       if (is_name("as") && at_ + 1 < t_.size()) {
         variables_[t_[at_ + 1].text] = path_value(path);
         at_ += 2;
@@ -1167,6 +1209,12 @@ class Evaluator {
     while (at_ < t_.size() && !ended() && !is_name("import")) path += t_[at_++].text;
     if (!is_name("import")) return;
     ++at_;
+    modules_.insert(path.substr(0, path.find('.')));
+    if (is("*")) {
+      stars_.push_back(path);
+      ++at_;
+      return;
+    }
     while (at_ < t_.size() && !is(";")) {
       if (is("(") || is(")") || is(",") || (t_[at_].kind == Kind::line && !is_close())) {
         if (t_[at_].kind == Kind::line) break;
@@ -1208,6 +1256,11 @@ class Evaluator {
       for (const auto& [name, alias] : names) variables_[alias] = path_value(value.text + "." + name);
   }
 
+  static bool is_module(std::string_view name) {
+    if (starts_with(name, "node:")) name.remove_prefix(5);
+    return name == "child_process" || name == "fs" || name == "fs/promises" || name == "net" || name == "http" || name == "https" ||
+           name == "dns" || name == "vm" || name == "os";
+  }
   static std::string bare_module(std::string_view module) {
     if (starts_with(module, "node:")) module.remove_prefix(5);
     std::string out(module);
@@ -1235,6 +1288,12 @@ class Evaluator {
     out.text = (a.known ? a.text : std::string(unknown_part)) + (b.known ? b.text : std::string(unknown_part));
     out.flow = a.flow;
     out.flow.join(b.flow);
+    for (const auto& other : a.others)
+      if (out.others.size() < most_others && other.size() < 1024)
+        out.others.push_back(other + (b.known ? b.text : std::string(unknown_part)));
+    for (const auto& other : b.others)
+      if (out.others.size() < most_others && other.size() < 1024)
+        out.others.push_back((a.known ? a.text : std::string(unknown_part)) + other);
     if (out.text.size() > longest_value) {
       out.text.resize(longest_value);
       out.exact = false;
@@ -1524,6 +1583,12 @@ class Evaluator {
         }
         if (token.text == ")" || token.text == "]" || token.text == "}" || token.text == "," || token.text == ";") return unknown_value();
         ++at_;  // a sign before a value: -, !, \, *, &, <
+        if (token.text == "$" && family_ == Family::c_like && at_ < t_.size() && t_[at_].kind == Kind::text) {  // $`command`
+          Value line = t_[at_].inserts ? interpolated(t_[at_].text) : string_value(t_[at_].text);
+          ++at_;
+          run_shell(line);
+          return unknown_value();
+        }
         if (token.text == "<" && family_ == Family::perl) {
           value = unknown_value();
           break;
@@ -1620,6 +1685,9 @@ class Evaluator {
       return unknown_value();
     }
     target_ = word;
+    if (family_ == Family::perl && (word == "unlink" || word == "rmdir") &&
+        (ended() || is("}") || is(")") || is_name("or") || is_name("if") || is("$")))
+      removes_unnamed_ = true;  // of $_
     if (word == "fork" && (family_ == Family::perl || family_ == Family::ruby) && !is("(")) ++forks_;
     if (const auto known = variables_.find(word); known != variables_.end()) return known->second;
     if (word == "ENV" || word == "environ" || word == "$ENV" || word == "$_ENV" || word == "$_SERVER" || word == "ENVIRON") {
@@ -1635,6 +1703,10 @@ class Evaluator {
                           (is(":") && family_ == Family::lua && at_ + 2 < t_.size() && t_[at_ + 1].kind == Kind::name &&
                            t_[at_ + 2].kind == Kind::sign && t_[at_ + 2].text == "(") ||
                           (is(":") && language_ == "erlang");
+      if (is(".") && is("$", 1) && family_ == Family::c_like) {  // Bun.$`command`
+        ++at_;
+        return primary(depth + 1);
+      }
       if (dotted && at_ + 1 < t_.size() && t_[at_ + 1].kind == Kind::name) {
         const std::string member = t_[at_ + 1].text;
         at_ += 2;
@@ -1645,16 +1717,22 @@ class Evaluator {
           else if (value.text == "os.environ" || value.text == "process.env" || value.text == "System.getenv" || value.text == "Deno.env")
             value = path_value("environment");
           else if (starts_with(value.text, "environment.")) value = environment(value.text.substr(12));
+          else if (family_ == Family::ruby && !is("(") &&
+                   (value.text == "Dir.home" || value.text == "Dir.pwd" || value.text == "Dir.tmpdir")) {
+            std::vector<Value> none;
+            if (auto made = pure(value.text, member, none)) value = std::move(*made);
+          }
           continue;
         }
         // A method of a value.
+        std::vector<Value> args;
         if (is("(")) {
           ++at_;
-          std::vector<Value> args = arguments(")", depth);
-          value = method(std::move(value), member, std::move(args));
-        } else {
-          value = method(std::move(value), member, {});
+          args = arguments(")", depth);
         }
+        if (family_ == Family::ruby && (is("{") || is_name("do")) && is("|", 1) && at_ + 2 < t_.size() && t_[at_ + 2].kind == Kind::name)
+          bind_each(t_[at_ + 2].text, value);
+        value = method(std::move(value), member, std::move(args));
         continue;
       }
       if (is("(") && (value.path || value.file)) {
@@ -1667,6 +1745,15 @@ class Evaluator {
       if (is("(") && family_ != Family::lisp) {  // the value of an expression is called
         ++at_;
         std::vector<Value> args = arguments(")", depth);
+        if (family_ == Family::php && value.exact && value.known) {  // a text that names a function
+          value = call(path_value(value.text), std::move(args), depth);
+          continue;
+        }
+        // createRequire(…)("child_process")
+        if (family_ == Family::c_like && args.size() == 1 && args[0].exact && args[0].known && is_module(args[0].text)) {
+          value = path_value(bare_module(args[0].text));
+          continue;
+        }
         Value out = unknown_value();
         for (const auto& arg : args) out.flow.join(arg.flow);
         out.flow.text.reset();
@@ -1767,7 +1854,10 @@ class Evaluator {
   Value environment(const std::string& name) {
     Value value = unknown_value();
     if (names_secret(name)) value.flow.secret = true;
-    if (name == "HOME") return string_value(c_.where().home);
+    if (name == "HOME") {
+      note_place(c_.where().home);
+      return string_value(c_.where().home);
+    }
     if (name == "get" || name == "copy" || name == "items" || name == "to_h") return path_value("environment." + name);
     return value;
   }
@@ -1805,7 +1895,10 @@ class Evaluator {
           value.text = value.text.substr(0, value.text.find_last_of('/') == std::string::npos ? 0 : value.text.find_last_of('/'));
         return value;
       } else if (name == "glob" || name == "rglob" || name == "iterdir") {
-        value.text += "/**";
+        const bool pattern = name != "iterdir" && !args.empty() && args[0].exact && args[0].known;
+        value.text += (name == "rglob" ? "/**/" : "/") + (pattern             ? args[0].text
+                                                          : name == "iterdir" ? std::string("*")
+                                                                              : std::string("**"));
         value.exact = false;
         return value;
       }
@@ -1836,7 +1929,10 @@ class Evaluator {
         return value;
       }
       if (name == "pack" && !args.empty()) return pack(args[0].text, value.items);
-      if (name == "map" || name == "each" || name == "forEach") return unknown_like(value);
+      if (name == "map" || name == "each" || name == "forEach") {
+        if (!args.empty() && args[0].path) call(args[0], {value}, 0);
+        return unknown_like(value);
+      }
       return value;
     }
     if (!value.known) {
@@ -2065,6 +2161,8 @@ class Evaluator {
       // os.path.join, path.join, implode('', […]), join('', …), table.concat
       Value out = string_value({});
       const bool is_path = path.find("path") != std::string_view::npos || path == "File.join" || last == "file.path";
+      // Names that stand for something, joined: still such a name.
+      if (is_path && !args.empty() && args[0].path) return path_value("object.joined");
       if (is_path) {
         for (std::size_t i = 0; i < args.size(); ++i) {
           if (starts_with(args[i].text, "/") && args[i].known && family_ == Family::python) {
@@ -2133,12 +2231,14 @@ class Evaluator {
       }
       return args[0];
     }
-    if (last == "homedir" || path == "Path.home" || path == "Dir.home") {
+    if (last == "homedir" || path == "Path.home" || path == "Dir.home" || path == "pathlib.Path.home") {
       Value home = string_value(c_.where().home);
-      home.file = path == "Path.home";
+      home.file = last == "home" && path != "Dir.home";
+      note_place(home.text);
       return home;
     }
-    if (last == "gettempdir" || last == "tmpdir" || last == "mkdtemp" || last == "mktemp" || last == "sys_get_temp_dir")
+    if (last == "gettempdir" || last == "tmpdir" || last == "mkdtemp" || last == "mktemp" || last == "mkstemp" ||
+        last == "sys_get_temp_dir" || last == "TemporaryDirectory" || last == "NamedTemporaryFile" || last == "tempnam")
       return string_value("/tmp/x");
     if (last == "getcwd" || last == "cwd" || last == "pwd")
       return string_value(c_.where().working_folder.empty() ? "." : c_.where().working_folder);
@@ -2156,6 +2256,7 @@ class Evaluator {
   }
 
   Value read_file(const Word& word) {
+    reads_files_ = true;
     Flow before = std::exchange(c_.output, Flow{});
     c_.read(word);
     Value value = unknown_value();
@@ -2213,6 +2314,7 @@ class Evaluator {
       return unknown_value();
     }
     const Word word = word_of(target);
+    if (target.path || !target.known) reads_unnamed_ = true;
     if (looks_like_url(word.text) && !starts_with(lower_case(word.text), "file:")) {
       c_.fetch(word);
       Value value = unknown_value();
@@ -2273,7 +2375,79 @@ class Evaluator {
     c_.command_words(std::move(words), std::string(language_));
   }
 
+  // Once for each that the arguments may be.
   Value call(const Value& callee, std::vector<Value> args, int depth, const Flow* receiver = nullptr) {
+    for (std::size_t i = 0; i < args.size(); ++i) {
+      const auto others = std::exchange(args[i].others, {});
+      for (const auto& other : others) {
+        if (++repeated_ > most_repeated) break;
+        auto again = args;
+        again[i].text = other;
+        const auto keywords = keywords_;
+        call_once(callee, std::move(again), depth, receiver);
+        keywords_ = keywords;
+      }
+    }
+    return call_once(callee, std::move(args), depth, receiver);
+  }
+
+  // The function of the table that a path names; null when none.
+  const Function* function_of(std::string_view last, std::string_view before) const {
+    const auto found = function_table().find(last);
+    if (found == function_table().end()) return nullptr;
+    // The most specific entry that fits.
+    const Function* chosen = nullptr;
+    for (const Function* function : found->second) {
+      const bool bare = function->qualifier == "^";
+      if (bare && !(before.empty() || before == "builtins" || before == "__builtins__" || before == "Kernel" || before == "globals" ||
+                    before == "window" || before == "globalThis" || before == "global" || before == "object_"))
+        continue;
+      if (!bare && !function->qualifier.empty()) {
+        // A qualifier of one letter is a whole name.
+        const bool whole = function->qualifier.size() <= 2;
+        if (whole ? !(before == function->qualifier || before.ends_with("." + std::string(function->qualifier)) || before == "object")
+                  : before.find(function->qualifier) == std::string_view::npos)
+          continue;
+      }
+      if (!chosen || (chosen->qualifier.empty() && !function->qualifier.empty())) chosen = function;
+    }
+    return chosen;
+  }
+
+  // Functions that are given a function: map(os.remove, names), array_map("unlink", …), names.forEach(fs.unlinkSync).
+  void pass_on(std::vector<Value> args) {
+    for (const auto& [key, value] : keywords_)
+      if (key == "target" || key == "func" || key == "fn" || key == "function" || key == "key") args.push_back(value);
+    for (std::size_t i = 0; i < args.size() && i < 4; ++i) {
+      std::string path = args[i].text;
+      if (!args[i].path) {
+        if (family_ != Family::php || !args[i].exact || !args[i].known || path.size() > 40) continue;
+      }
+      const auto dot = path.find_last_of('.');
+      const auto last = dot == std::string::npos ? path : path.substr(dot + 1);
+      const auto before = dot == std::string::npos ? std::string() : path.substr(0, dot);
+      if (function_of(last, before) == nullptr) continue;
+      std::vector<Value> rest;
+      for (std::size_t k = 0; k < args.size(); ++k)
+        if (k != i && !args[k].path) rest.push_back(args[k]);
+      if (keywords_.contains("args")) rest.push_back(keywords_["args"]);
+      if (rest.empty()) rest.push_back(unknown_value());
+      call_once(path_value(path), std::move(rest), 0);
+      return;
+    }
+  }
+
+  static bool says_sql(std::string_view text) {
+    const auto begin = text.find_first_not_of(" \t\r\n(");
+    if (begin == std::string_view::npos) return false;
+    const auto word = lower_case(text.substr(begin, std::min<std::size_t>(text.find_first_of(" \t\r\n;(", begin), text.size()) - begin));
+    static constexpr std::array<std::string_view, 22> verbs{
+        "select", "insert", "update", "delete", "drop",    "truncate", "alter",  "create", "grant", "revoke", "copy",
+        "with",   "pragma", "attach", "begin",  "replace", "merge",    "vacuum", "set",    "show",  "use",    "explain"};
+    return begin + word.size() < text.size() && std::find(verbs.begin(), verbs.end(), word) != verbs.end();
+  }
+
+  Value call_once(const Value& callee, std::vector<Value> args, int depth, const Flow* receiver = nullptr) {
     (void)depth;
     std::string path = callee.text;
     for (auto at = path.find("::"); at != std::string::npos; at = path.find("::")) path.replace(at, 2, ".");
@@ -2288,7 +2462,7 @@ class Evaluator {
         args.erase(args.begin());
       }
     }
-    if (family_ == Family::c_like && (path == "require" || path == "import") && args.size() == 1 && args[0].exact)
+    if (family_ == Family::c_like && (last == "require" || path == "import") && args.size() == 1 && args[0].exact)
       return *pure("require", "require", args);
     if (path == "environment.get" || path == "environment.fetch" || path == "environment") {
       if (!args.empty() && args[0].exact) return environment(args[0].text);
@@ -2311,23 +2485,29 @@ class Evaluator {
     }
     if (receiver) result.flow.join(*receiver);
     result.flow.text.reset();
-    const auto found = function_table().find(last);
-    if (found == function_table().end()) return result;
-    // The most specific entry that fits.
-    const Function* chosen = nullptr;
-    for (const Function* function : found->second) {
-      const bool bare = function->qualifier == "^";
-      if (bare && !(before.empty() || before == "builtins" || before == "__builtins__" || before == "Kernel" || before == "globals" ||
-                    before == "window" || before == "globalThis" || before == "global" || before == "object_"))
-        continue;
-      if (!bare && !function->qualifier.empty()) {
-        // A qualifier of one letter is a whole name.
-        const bool whole = function->qualifier.size() <= 2;
-        if (whole ? !(before == function->qualifier || before.ends_with("." + std::string(function->qualifier)) || before == "object")
-                  : before.find(function->qualifier) == std::string_view::npos)
-          continue;
-      }
-      if (!chosen || (chosen->qualifier.empty() && !function->qualifier.empty())) chosen = function;
+    if (last == "print" || last == "println" || last == "puts" || last == "log" || last == "echo" || last == "say" || last == "printf" ||
+        last == "write" || last == "p" || last == "dump" || last == "info") {
+      for (const auto& arg : args)
+        if (arg.flow.secret && !arg.flow.network) c_.report(Effect::credential_access, "prints a secret", {}, false);
+    }
+    if (before != "os" && !args.empty() && args[0].known && says_sql(args[0].text) &&
+        (last == "execute" || last == "executemany" || last == "executescript" || last == "query" || last == "exec" || last == "run" ||
+         last == "raw" || last == "do" || last == "prepare" || last == "executeUpdate" || last == "exec_query" || last == "text" ||
+         last.find("query") != std::string::npos || last.find("Query") != std::string::npos || last.find("Raw") != std::string::npos)) {
+      c_.sql(word_of(args[0]));
+      return result;
+    }
+    if (cloud_call(last, args)) return result;
+    const Function* chosen = function_of(last, before);
+    if (!chosen && before.empty())
+      for (const auto& module : stars_)
+        if (const Function* known = function_of(last, module); known != nullptr && !chosen) {
+          chosen = known;
+          before = module;
+        }
+    if (!function_table().contains(last)) {
+      pass_on(std::move(args));
+      return result;
     }
     if (!chosen && family_ == Family::c_like && last == "exec" && before.empty()) {
       // A bare exec of Node comes from child_process.
@@ -2342,6 +2522,33 @@ class Evaluator {
       return result;
     }
     return act(*chosen, before, args, std::move(result));
+  }
+
+  // Libraries that speak to clouds and containers; true when it is such a call.
+  bool cloud_call(std::string_view last, const std::vector<Value>& args) {
+    const auto has = [this](std::string_view module) { return modules_.contains(std::string(module)); };
+    if (has("docker") && (last == "run" || last == "create" || last == "exec_run")) {
+      const auto names_host = [](const Value& value) {
+        return value.known && (value.text == "/" || starts_with(value.text, "/etc") || value.text == "/var/run/docker.sock" ||
+                               value.text == "host" || starts_with(value.text, "/:") || starts_with(value.text, "/var/run/docker.sock:"));
+      };
+      for (const auto& [key, value] : keywords_) {
+        const bool host = names_host(value) || std::any_of(value.items.begin(), value.items.end(), names_host);
+        if ((key == "privileged" && value.text != "False") || ((key == "volumes" || key == "pid_mode" || key == "network_mode") && host) ||
+            key == "cap_add" || key == "devices")
+          c_.report(Effect::container_escape, "starts a container with rights on the host", key);
+      }
+      return false;
+    }
+    if (!has("boto3") && !has("google") && !has("azure") && !has("kubernetes") && !has("docker") && !has("pymongo") && !has("redis") &&
+        !has("elasticsearch"))
+      return false;
+    for (const std::string_view verb : {"delete", "terminate", "destroy", "drop", "purge", "remove", "prune", "flushall", "flushdb"}) {
+      if (!starts_with(lower_case(last), verb) || (last == "remove" && !args.empty() && args[0].list)) continue;
+      c_.report(Effect::database_destruction, "deletes what a service keeps: " + std::string(last), std::string(last));
+      return true;
+    }
+    return false;
   }
 
   void send(const std::vector<Value>& args, std::size_t from, const std::string& host, std::string_view how) {
@@ -2452,7 +2659,11 @@ class Evaluator {
           } else if (args[i].known || args[i].file) {
             if (args[i].text == "regex") continue;
             c_.remove(word(i), tree || (language_ == "r" && keywords_.contains("recursive")));
-          } else if (!args[i].path || i == 0) {
+          } else if (args[i].path) {  // a name that stands for something
+            removes_unnamed_ = true;
+            if (i == 0) c_.report(Effect::remove, "deletes a file that cannot be told", {}, false);
+          } else if (i == 0) {
+            removes_unnamed_ = true;
             c_.remove(word(i), tree);
           }
         }
@@ -2672,6 +2883,11 @@ class Evaluator {
         return environment(args[0].text);
       }
       case Does::print: return result;
+      case Does::credential:
+        c_.report(Effect::credential_access, "reads a password or key from a store of secrets");
+        result.flow.secret = true;
+        return result;
+      case Does::schedule: c_.report(Effect::persistence, "changes what runs at certain times"); return result;
     }
     return result;
   }
@@ -2690,6 +2906,13 @@ class Evaluator {
   bool loops_ = false;
   int forks_ = 0;
   int loops_seen_ = 0;
+  std::size_t repeated_ = 0;
+  std::set<std::string> places_;    // that its texts name
+  std::set<std::string> modules_;   // that it imports, by their first name
+  std::vector<std::string> stars_;  // of which it imports everything
+  bool removes_unnamed_ = false;
+  bool reads_unnamed_ = false;
+  bool reads_files_ = false;
   bool printing_ = false;
   bool getline_ = false;
 };

@@ -94,6 +94,25 @@ void psql(Context& c) {
   if (!text || c.input.text) sql_from_input(c);
 }
 
+// The client's own commands stand among the statements: system, \!, source.
+void mysql_text(Context& c, const Word& word) {
+  std::size_t at = 0;
+  while (at < word.text.size()) {
+    const auto end = std::min(word.text.find_first_of(";\n", at), word.text.size());
+    const auto begin = std::min(word.text.find_first_not_of(" \t", at), end);
+    const std::string_view piece = std::string_view(word.text).substr(begin, end - begin);
+    for (const std::string_view verb : {"system ", "\\! ", "\\!"})
+      if (starts_with(lower_case(piece), verb)) {
+        c.shell(part_of(word, begin + verb.size(), piece.size() - verb.size()), "mysql");
+        break;
+      }
+    for (const std::string_view verb : {"source ", "\\. "})
+      if (starts_with(lower_case(piece), verb)) c.run_file(part_of(word, begin + verb.size(), piece.size() - verb.size()), "sql");
+    at = end + 1;
+  }
+  statement(c, word);
+}
+
 void mysql(Context& c) {
   static const Grammar grammar(
       "-e,--execute=q -h,--host=_ -P,--port=_ -u,--user=_ -p,--password?=_ -D,--database=_ -S,--socket=_ --defaults-file=R "
@@ -105,13 +124,14 @@ void mysql(Context& c) {
     if (!option.has_value || !option.spec) continue;
     if (static_cast<char>(option.spec->role) == 'q') {
       text = true;
-      statement(c, option.value);
+      mysql_text(c, option.value);
     } else {
       c.apply(option.spec->role, option.value);
     }
   }
   to_host(c, args.value("h"));
   c.output.local = true;
+  if (!text && c.input.text) mysql_text(c, plain(*c.input.text));
   if (!text) sql_from_input(c);
 }
 

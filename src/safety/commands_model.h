@@ -121,6 +121,7 @@ struct Run {
   std::map<std::string, Flow> variables;         // assigned from substitutions
   std::set<std::string, std::less<>> remotes;    // git remotes added in this script
   std::set<std::string, std::less<>> functions;  // names defined in this script
+  std::vector<Word> given;                       // to the program text that is being read: its arguments, the lines of its input
 };
 
 // One simple command while it is judged.

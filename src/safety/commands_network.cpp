@@ -57,6 +57,19 @@ std::string name_in_url(const Word& url) {
   return std::string(text.substr(slash + 1));
 }
 
+// A search server's index, or all of them, and not one document of it.
+void delete_by_url(Context& c, std::string_view method, const Word& url) {
+  if (method != "DELETE") return;
+  const auto scheme = url.text.find("://");
+  const auto path = url.text.find('/', scheme == std::string::npos ? 0 : scheme + 3);
+  const std::string_view rest = path == std::string::npos ? std::string_view() : std::string_view(url.text).substr(path);
+  const std::string_view place = std::string_view(url.text).substr(0, path);
+  const bool search = place.ends_with(":9200") || place.ends_with(":9201");
+  if (rest.find("/_doc/") != std::string_view::npos) return;
+  if (search || rest.find("/_all") != std::string_view::npos || rest.find('*') != std::string_view::npos)
+    c.report(Effect::database_destruction, "deletes an index of a search server", host_of(url.text));
+}
+
 void curl(Context& c) {
   static const Grammar grammar(
       "-d,--data,--data-ascii=d --data-binary=d --data-raw=r --data-urlencode=u --json=d -F,--form=f --form-string=r -T,--upload-file=S "
@@ -150,11 +163,8 @@ void curl(Context& c) {
   }
   if (const Word* method = args.value("X"); method && method->text != "GET" && method->text != "HEAD" && method->text != "OPTIONS")
     sends = true;
-  if (const Word* method = args.value("X"); method && method->text == "DELETE")
-    for (const auto& url : urls)
-      if (url.text.find("/_all") != std::string::npos || url.text.find('*') != std::string::npos || url.text.ends_with(":9200") ||
-          url.text.ends_with(":9200/"))
-        c.report(Effect::database_destruction, "deletes every index of a search server", host);
+  if (const Word* method = args.value("X"))
+    for (const auto& url : urls) delete_by_url(c, method->text, url);
   for (const auto& url : urls) {
     // An operand after "-o" belongs to it; file:// is a read.
     visit(c, url, sends && !is_metadata_host(host_of(url.text)));
@@ -217,6 +227,7 @@ void wget(Context& c) {
   const bool to_output = args.value("O") != nullptr;
   for (const auto& url : args.operands) {
     visit(c, url, sends);
+    if (const Word* method = args.value("method")) delete_by_url(c, method->text, url);
     if (to_output || args.has("spider")) continue;
     Word file = plain(name_in_url(url));
     if (const Word* folder = args.value("P")) file.text = folder->text + "/" + file.text;

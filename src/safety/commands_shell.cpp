@@ -187,6 +187,14 @@ void interpreter(Context& c) {
   if (args.any({"version", "V", "v", "help", "h"}) && args.operands.empty() && args.options.size() == 1)
     return c.report(Effect::compute, "tells about itself");
   bool text = false;
+  c.run.given = args.operands;
+  if (c.input.text) {
+    for (std::string_view rest = *c.input.text; !rest.empty() && c.run.given.size() < 256;) {
+      const auto end = std::min(rest.find('\n'), rest.size());
+      if (end > 0) c.run.given.push_back(plain(rest.substr(0, end)));
+      rest.remove_prefix(std::min(end + 1, rest.size()));
+    }
+  }
   for (const auto& option : args.options) {
     if (!option.has_value) continue;
     const char role = option.spec ? static_cast<char>(option.spec->role) : '?';

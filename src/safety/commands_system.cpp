@@ -723,7 +723,11 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
     for (const auto& option : args.options) {
       if (!option.has_value) continue;
       if (option.name == "eval") makefile(c, option.value.text);
-      if (option.name == "f") {
+      if (option.name == "f" && (option.value.text == "-" || option.value.text == "/dev/stdin")) {
+        if (c.input.network || c.input.decoded) c.report(Effect::remote_code, "runs a makefile that was fetched or decoded");
+        if (c.input.text) makefile(c, *c.input.text);
+        else if (!c.input.network && !c.input.decoded) c.report(Effect::unknown, "runs a makefile that cannot be told", {}, false);
+      } else if (option.name == "f") {
         const std::string path = c.path_of(option.value);
         for (const auto& [file, flow] : c.run.files)
           if (file == path && flow.network) c.report(Effect::remote_code, "runs a makefile that was fetched just before", path);
@@ -814,10 +818,10 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
       if (starts_with(line, "rm ") || starts_with(line, "del") || starts_with(line, "mdel") || starts_with(line, "rmdir"))
         c.report(Effect::filesystem_destruction, "deletes on " + host, host);
     }
-    for (std::size_t i = 0; i < args.operands.size(); ++i)
-      if (args.operands[i].text == "put" && i + 1 < args.operands.size()) {
+    for (std::size_t i = 1; i + 1 < c.words.size(); ++i)
+      if (c.words[i].text == "put") {
         sends = true;
-        c.send_file(args.operands[i + 1], host);
+        c.send_file(c.words[i + 1], host);
       }
     if (sends) c.report(Effect::exfiltration, "sends files to " + host, host);
     else if ((c.command.pipe_from >= 0 || c.input.local) && !c.input.text)
@@ -992,7 +996,47 @@ bool shape(Context& c, std::string_view name, const Arguments& args, std::option
   return false;
 }
 
-constexpr auto programs = std::to_array<Named>({{"systemctl", systemctl}});
+// cmake -E rm -rf x: the usual programs under names of their own.
+void cmake(Context& c) {
+  if (c.words.size() < 3 || c.words[1].text != "-E") {
+    apply_table(c);
+    return;
+  }
+  const std::string verb = c.words[2].text;
+  static constexpr std::array<std::pair<std::string_view, std::string_view>, 14> same{{{"rm", "rm"},
+                                                                                       {"remove", "rm -f"},
+                                                                                       {"remove_directory", "rm -r"},
+                                                                                       {"copy", "cp"},
+                                                                                       {"copy_if_different", "cp"},
+                                                                                       {"copy_directory", "cp -r"},
+                                                                                       {"rename", "mv"},
+                                                                                       {"make_directory", "mkdir -p"},
+                                                                                       {"create_symlink", "ln -s"},
+                                                                                       {"create_hardlink", "ln"},
+                                                                                       {"touch", "touch"},
+                                                                                       {"cat", "cat"},
+                                                                                       {"env", "env"},
+                                                                                       {"time", "time"}}};
+  const auto found = std::find_if(same.begin(), same.end(), [&verb](const auto& pair) { return pair.first == verb; });
+  std::vector<Word> inner;
+  if (found != same.end()) {
+    const auto space = found->second.find(' ');
+    inner.push_back(plain(found->second.substr(0, space)));
+    if (space != std::string_view::npos) inner.push_back(plain(found->second.substr(space + 1)));
+  } else if (verb == "tar") {
+    inner.push_back(plain("tar"));
+  } else if (verb == "chdir" && c.words.size() > 4) {
+    c.report(Effect::execute, "runs a command in another folder");
+    c.command_words({c.words.begin() + 4, c.words.end()}, "cmake -E");
+    return;
+  } else {
+    return c.report(Effect::compute, "cmake -E " + verb);
+  }
+  inner.insert(inner.end(), c.words.begin() + 3, c.words.end());
+  c.command_words(std::move(inner), "cmake -E");
+}
+
+constexpr auto programs = std::to_array<Named>({{"systemctl", systemctl}, {"cmake", cmake}});
 
 }  // namespace
 

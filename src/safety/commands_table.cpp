@@ -333,7 +333,7 @@ constexpr std::string_view rows[] = {
     "zellij,tmate,byobu|-l=_ -s=_|sub|execute opens a terminal session",
     // ---- editors
     "vim,vi,nvim,view,rview,rvim,vimdiff,gvim,ex,vimtutor_,vimx|-c=v -S=I -u=I -s=R --cmd=v -w=W -o -O -p -R -e -E -n -i=_ -T=_ "
-    "-t=_|editor|",
+    "-t=_ -es -Es|editor|",
     "nano,pico,rnano|-s,--speller=X -T=_|W*|",
     "ed,red|-s -p=_|editor|",
     "joe,jed,mcedit,micro,kak,hx,helix,code,codium,subl,gedit,kate,mousepad,atom,idea,pycharm,zed,cursor,windsurf|-e=_ -g=_ "
@@ -415,6 +415,11 @@ constexpr std::string_view rows[] = {
     "helm uninstall,helm delete,helm un,helm rollback||_*|process_control removes a release from a cluster",
     "helm install,helm upgrade,helm template,helm lint,helm package,helm test,helm dependency,helm repo update,helm "
     "create|--post-renderer=X --set=_ -f,--values=R|?*|change installs a release in a cluster",
+    "etcdctl|--endpoints=_ --cacert=R --cert=R --key=R --user=_|sub|query",
+    "etcdctl del,etcdctl rm,etcdctl rmdir,etcdctl member remove,etcdctl snapshot restore||_*|database_destruction deletes keys of a "
+    "cluster's store",
+    "etcdctl put,etcdctl set,etcdctl mk||_*|change",
+    "lxc config device add,incus config device add||_*|container_escape gives a container a part of the host",
     "helm repo add,helm plugin install,helm push,helm registry login||_*|supply_chain adds a source of charts or code",
     "terraform,tofu,terragrunt|-chdir=_|sub|execute",
     "terraform destroy,tofu destroy,terragrunt destroy,terragrunt run-all destroy,terraform apply -destroy,terraform state rm,tofu state "

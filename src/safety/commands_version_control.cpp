@@ -510,6 +510,17 @@ void forge(Context& c) {
     if (input) return c.report(Effect::exfiltration, "sends a file to the forge");
     return c.report(has("POST") || has("PATCH") || has("PUT") || has("-f", "-F") ? Effect::change : Effect::query, "asks the forge's API");
   }
+  // A text for everybody who may see the repository: issue, comment, description.
+  for (std::size_t i = 1; i + 1 < c.words.size(); ++i) {
+    const std::string& option = c.words[i].text;
+    const Word& value = c.words[i + 1];
+    if (option == "-F" || option == "--body-file" || option == "--notes-file") {
+      if (value.text == "-") c.send_flow(c.input, "the forge", "as a text");
+      else if (is_dangerous(site_of(c.path_of(value), c.where()).on_read) || names_secret(value.text)) c.send_file(value, "the forge");
+    } else if ((option == "-b" || option == "--body" || option == "-m" || option == "--message") && !value.exact) {
+      c.send_word(value, "the forge", "as a text");
+    }
+  }
   static const std::unordered_set<std::string_view> looks{"list", "view",   "status", "diff",   "checks",
                                                           "ls",   "browse", "watch",  "search", "show"};
   c.report(looks.contains(verb) || looks.contains(noun) ? Effect::query : Effect::change, c.program + " " + noun + " " + verb);

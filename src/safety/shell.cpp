@@ -131,6 +131,7 @@ Interpreter::Interpreter(const Action& action, Script& script) : action_(action)
 }
 
 Result<void> Interpreter::run(std::string_view text) {
+  source_ = text;
   auto syntax = scan_shell(text, store_, counted_);
   if (!syntax.ok()) {
     if (syntax.error().code != ErrorCode::payload_too_large) return syntax.error();
@@ -140,6 +141,7 @@ Result<void> Interpreter::run(std::string_view text) {
   auto program = read(*syntax);
   if (!program.ok()) return program.error();
   if (!(*program)->nodes.empty()) run_node(**program, 0, Setting{});
+  walk_traps(true);
   // What was defined and not called yet may be called later.
   for (auto it = functions_.begin(); it != functions_.end(); ++it) {
     if (it->second.called) continue;
@@ -247,6 +249,81 @@ void Interpreter::merge(const ShellState& other) {
   for (const std::string& folder : other.other_folders) also(folder);
 }
 
+namespace {
+
+constexpr std::size_t most_traps = 32;
+constexpr int most_trap_walks = 32;
+
+// The variables that a text mentions: $name, ${name…}.
+void mentioned(std::string_view text, std::map<std::string, std::optional<Variable>>& out) {
+  const auto letter = [](char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_'; };
+  for (auto at = text.find('$'); at != std::string_view::npos; at = text.find('$', at + 1)) {
+    std::size_t begin = at + 1;
+    while (begin < text.size() && (text[begin] == '{' || text[begin] == '!' || text[begin] == '#')) ++begin;
+    std::size_t end = begin;
+    while (end < text.size() && (letter(text[end]) || (end > begin && text[end] >= '0' && text[end] <= '9'))) ++end;
+    if (end > begin) out.emplace(std::string(text.substr(begin, end - begin)), std::nullopt);
+  }
+}
+
+}  // namespace
+
+void Interpreter::set_trap(const Command& command, const Word& text, const Setting& setting) {
+  Trap trap{.command = command, .text = text, .setting = setting, .state = state_, .values = {}};
+  mentioned(text.text, trap.values);
+  // A function of the text's: what stands in it.
+  if (const auto function = functions_.find(text.text.substr(0, text.text.find_first_of(" ;\n"))); function != functions_.end()) {
+    const Program& program = *function->second.program;
+    const TreeNode& body = program.nodes[static_cast<std::size_t>(function->second.body)];
+    const auto& simples = program.syntax->simples;
+    for (auto at = simples.lower_bound(body.begin); at != simples.end() && at->first < body.end; ++at)
+      mentioned(program.syntax->source.substr(at->second.begin, at->second.end - at->second.begin), trap.values);
+  }
+  bool later = false;
+  for (auto& [name, value] : trap.values) {
+    const Variable* known = find(name);
+    if (known != nullptr) value = *known;
+    else later = later || source_.find(name + "=") != std::string_view::npos;
+  }
+  if (traps_.size() >= most_traps || in_trap_) later = false;
+  if (!later) {
+    const ShellState before = state_;
+    const bool nested = std::exchange(in_trap_, true);
+    run_inner_text(command, text, state_.positional, setting, "trap");
+    in_trap_ = nested;
+    state_ = before;
+    trap.walked = true;
+  }
+  if (traps_.size() < most_traps) traps_.push_back(std::move(trap));
+}
+
+void Interpreter::walk_traps(bool at_end) {
+  if (in_trap_) return;
+  in_trap_ = true;
+  for (std::size_t i = 0; i < traps_.size(); ++i) {
+    Trap& trap = traps_[i];
+    bool changed = false;
+    for (auto& [name, value] : trap.values) {
+      const Variable* known = find(name);
+      if (known == nullptr || (value && *value == *known)) continue;
+      value = *known;
+      changed = true;
+    }
+    if (!changed && !(at_end && !trap.walked)) continue;
+    if (++trap.times > most_trap_walks) {
+      script_.truncated = true;
+      continue;
+    }
+    const ShellState before = state_;
+    if (!changed) state_ = trap.state;
+    trap.walked = true;
+    const Trap now = trap;  // the walk may set further traps
+    run_inner_text(now.command, now.text, state_.positional, now.setting, "trap");
+    state_ = before;
+  }
+  in_trap_ = false;
+}
+
 Outcome Interpreter::run_node(const Program& program, Node index, const Setting& setting) {
   const TreeNode& node = program.nodes[static_cast<std::size_t>(index)];
   if (over_budget()) return {.output = std::nullopt};
@@ -303,6 +380,7 @@ Outcome Interpreter::run_compound(const Program& program, Node index, const Sett
     case TreeNode::Kind::command: {
       const SimpleSyntax& simple = program.syntax->simples.at(node.begin);
       outcome = run_simple(simple, program.syntax->source, setting);
+      if (!traps_.empty()) walk_traps(false);
       break;
     }
     case TreeNode::Kind::subshell: {

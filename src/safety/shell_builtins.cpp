@@ -333,9 +333,7 @@ std::optional<Outcome> Interpreter::run_builtin(const std::string& name, Command
     std::size_t i = 1;
     if (i < words.size() && words[i].text == "--") ++i;
     if (i + 1 < words.size() && words[i].text != "-" && !words[i].text.empty() && !words[i].text.starts_with("-")) {
-      const ShellState before = state_;
-      run_inner_text(command, words[i], state_.positional, setting, "trap");
-      state_ = before;
+      set_trap(command, words[i], setting);
     }
     return succeed(std::move(outcome));
   }

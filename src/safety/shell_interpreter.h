@@ -134,6 +134,10 @@ class Interpreter {
   Outcome run_inner_text(const Command& outer, const Word& text, std::vector<Value> positional, const Setting& setting,
                          std::string wrapper);
   Outcome note(Command command, const Setting& setting);
+  // What `trap` leaves for later runs with the variables as they are then.
+  void set_trap(const Command& command, const Word& text, const Setting& setting);
+  // Walks each trap again whose variables have changed; at the end also those that were never walked.
+  void walk_traps(bool at_end);
   void keep_output(const Command& command, Outcome& outcome);
   void change_folder(const std::vector<Word>& words);
   Outcome declare(const std::string& name, Command& command, const Setting& setting);
@@ -182,6 +186,18 @@ class Interpreter {
   std::vector<std::shared_ptr<const Syntax>> syntaxes_;  // nested texts, alive as long as functions may be called
   std::map<std::string, std::string> streams_;           // what process substitutions print, by their path
   std::map<std::string, bool> overwritten_;              // files whose content is not known any more
+  std::string_view source_;                              // the whole text
+  struct Trap {
+    Command command;
+    Word text;
+    Setting setting;
+    ShellState state;                                       // when it was set
+    std::map<std::string, std::optional<Variable>> values;  // of the variables it mentions, when they were looked at last
+    bool walked = false;
+    int times = 0;
+  };
+  std::vector<Trap> traps_;
+  bool in_trap_ = false;
 };
 
 // A parsed text.
