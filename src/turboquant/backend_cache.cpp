@@ -51,14 +51,18 @@ std::optional<CacheName> cache_name(std::string_view tensor_name) {
   return std::nullopt;
 }
 
-CacheTensor::CacheTensor(const ggml_tensor& tensor, int bits, std::size_t row_bytes, std::uint64_t seed)
+CacheTensor::CacheTensor(const ggml_tensor& tensor, int bits, std::size_t row_bytes, std::uint64_t seed, CellOrder& order, bool carries)
     : name_(tensor.name),
       width_(tensor.ne[0]),
       rows_(tensor.ne[1] * tensor.ne[2]),
       bits_(bits),
       row_bytes_(row_bytes),
       seed_(seed),
-      data_(static_cast<std::uint8_t*>(tensor.data)) {}
+      data_(static_cast<std::uint8_t*>(tensor.data)),
+      order_(&order),
+      carries_(carries && row_bytes + sizeof(std::uint64_t) + kMarkBytes <= nominal_row()) {
+  order.at.resize(std::max(order.at.size(), static_cast<std::size_t>(rows_)));
+}
 
 void CacheTensor::set_head(std::int64_t dim) {
   const Codec* known = codec();
@@ -91,25 +95,37 @@ std::int64_t CacheTensor::first_row(const ggml_tensor& view) const {
   return static_cast<std::int64_t>(view.view_offs / nominal_row());
 }
 
+void CacheTensor::save_row(std::int64_t cell, std::uint8_t* out) const {
+  std::memcpy(out, row(cell), row_bytes_);
+  if (carries_) std::memcpy(out + row_bytes_, &order_->at[static_cast<std::size_t>(cell)], sizeof(std::uint64_t));
+}
+void CacheTensor::load_row(std::int64_t cell, const std::uint8_t* in) {
+  std::memcpy(row(cell), in, row_bytes_);
+  if (!carries_) return;
+  std::uint64_t number = 0;
+  std::memcpy(&number, in + row_bytes_, sizeof number);
+  order_->came_back(cell, number);
+}
+
 void CacheTensor::get_state(const ggml_tensor& view, std::span<std::byte> out, std::size_t offset) const {
   const std::int64_t begin = first_row(view);
   if (StateTransfer* transfer = StateTransfer::active(); transfer && offset % nominal_row() == 0 && out.size() % nominal_row() == 0) {
-    const auto* rows = row(begin + static_cast<std::int64_t>(offset / nominal_row()));
-    if (transfer->put(out.data(), rows, out.size() / nominal_row(), row_bytes_, nominal_row())) return;
+    const std::int64_t first = begin + static_cast<std::int64_t>(offset / nominal_row());
+    const auto save = [&](std::size_t i, std::uint8_t* to) { save_row(first + static_cast<std::int64_t>(i), to); };
+    if (transfer->put(out.data(), out.size() / nominal_row(), saved_row(), nominal_row(), save)) return;
   }
   const std::uint64_t format = mark();
   std::vector<std::byte> part;
   while (!out.empty()) {
     const std::size_t nominal = nominal_row(), skip = offset % nominal, take = std::min(nominal - skip, out.size());
-    const std::uint8_t* stored = row(begin + static_cast<std::int64_t>(offset / nominal));
     std::span<std::byte> whole = out.first(take);
     if (take < nominal) {
       part.resize(nominal);
       whole = part;
     }
-    std::memcpy(whole.data(), stored, row_bytes_);
-    std::memset(whole.data() + row_bytes_, 0, nominal - row_bytes_);
-    const bool empty = std::all_of(stored, stored + row_bytes_, [](std::uint8_t b) { return b == 0; });
+    save_row(begin + static_cast<std::int64_t>(offset / nominal), reinterpret_cast<std::uint8_t*>(whole.data()));
+    std::fill(whole.begin() + static_cast<std::ptrdiff_t>(saved_row()), whole.end(), std::byte{0});
+    const bool empty = std::all_of(whole.begin(), whole.end(), [](std::byte b) { return b == std::byte{0}; });
     if (!empty) std::memcpy(whole.data() + nominal - kMarkBytes, &format, kMarkBytes);
     if (take < nominal) std::memcpy(out.data(), whole.data() + skip, take);
     out = out.subspan(take);
@@ -122,8 +138,9 @@ void CacheTensor::set_state(const ggml_tensor& view, std::span<const std::byte> 
   const std::size_t nominal = nominal_row();
   if (offset % nominal != 0 || in.size() % nominal != 0) refuse("a part of a row of " + name_ + " cannot be written");
   if (StateTransfer* transfer = StateTransfer::active()) {
-    if (transfer->take(in.data(), row(begin + static_cast<std::int64_t>(offset / nominal)), in.size() / nominal, row_bytes_, nominal))
-      return;
+    const std::int64_t first = begin + static_cast<std::int64_t>(offset / nominal);
+    const auto load = [&](std::size_t i, const std::uint8_t* from) { load_row(first + static_cast<std::int64_t>(i), from); };
+    if (transfer->take(in.data(), in.size() / nominal, saved_row(), nominal, load)) return;
   }
   const std::uint64_t format = mark();
   // All is looked at before anything is written.
@@ -136,7 +153,7 @@ void CacheTensor::set_state(const ggml_tensor& view, std::span<const std::byte> 
     refuse("the saved state does not fit: " + name_ + " was saved by another profile, another seed or without compression");
   }
   for (std::size_t at = 0; at < in.size(); at += nominal) {
-    std::memcpy(row(begin + static_cast<std::int64_t>((offset + at) / nominal)), in.data() + at, row_bytes_);
+    load_row(begin + static_cast<std::int64_t>((offset + at) / nominal), reinterpret_cast<const std::uint8_t*>(in.data() + at));
   }
 }
 
@@ -145,7 +162,13 @@ bool CacheTensor::copy(const ggml_tensor& to, const CacheTensor& source, const g
   const std::size_t bytes = ggml_nbytes(&to);
   if (!alike || bytes != ggml_nbytes(&from) || bytes % nominal_row() != 0) return false;
   if (!codec() && source.codec()) set_head(source.codec()->format().dim);
-  std::memmove(row(first_row(to)), source.row(source.first_row(from)), bytes / nominal_row() * row_bytes_);
+  const std::size_t rows = bytes / nominal_row();
+  const std::int64_t target = first_row(to), origin = source.first_row(from);
+  std::memmove(row(target), source.row(origin), rows * row_bytes_);
+  if (carries_) {
+    const std::vector<std::uint64_t> numbers(source.order_->at.begin() + origin, source.order_->at.begin() + origin + static_cast<std::ptrdiff_t>(rows));
+    for (std::size_t i = 0; i < rows; ++i) order_->came_back(target + static_cast<std::int64_t>(i), numbers[i]);
+  }
   return true;
 }
 

@@ -8,6 +8,7 @@
 
 #include <ggml.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -15,6 +16,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "turboquant/codec.h"
@@ -32,11 +34,26 @@ std::optional<CacheName> cache_name(std::string_view tensor_name);
 
 inline const ggml_tensor* root(const ggml_tensor* tensor) { return tensor->view_src ? tensor->view_src : tensor; }
 
+// In which order the cells of a buffer were written: a number for each, taken from a count. The rows of all its tensors share their cells. Cells are
+// chosen by llama.cpp where there is room, so that their numbers say nothing; this order is the sequence's own. It is saved and comes back with the rows,
+// and whatever is written later has higher numbers.
+struct CellOrder {
+  std::vector<std::uint64_t> at;
+  std::uint64_t next = 1;  // 0: never written
+
+  void written(std::int64_t cell) { at[static_cast<std::size_t>(cell)] = next++; }
+  void came_back(std::int64_t cell, std::uint64_t number) {
+    at[static_cast<std::size_t>(cell)] = number;
+    next = std::max(next, number + 1);
+  }
+};
+
 // One compressed tensor. Calls that refuse throw std::runtime_error: ggml passes no errors on here, but llama.cpp catches them around making a context
 // and loading a state, logs them and fails that call.
 class CacheTensor {
  public:
-  CacheTensor(const ggml_tensor& tensor, int bits, std::size_t row_bytes, std::uint64_t seed);
+  // `order` outlives the tensor. The one tensor that `carries` it saves it with its rows.
+  CacheTensor(const ggml_tensor& tensor, int bits, std::size_t row_bytes, std::uint64_t seed, CellOrder& order, bool carries);
 
   // Called with every attention operation; the first one fixes the size of a head. Throws where the rows have no room for it.
   void set_head(std::int64_t dim);
@@ -48,8 +65,9 @@ class CacheTensor {
   std::size_t row_bytes() const { return row_bytes_; }
   std::uint8_t* row(std::int64_t cell) const { return data_ + static_cast<std::size_t>(cell) * row_bytes_; }
   const std::string& name() const { return name_; }
+  CellOrder& order() const { return *order_; }
 
-  // What llama.cpp saves of a row is the stored bytes, then zeros up to the nominal size with a mark of the format at the end: exact, and rows of
+  // What llama.cpp saves of a row is the stored bytes, its number in the order where the tensor carries it, then zeros up to the nominal size with a mark of the format at the end: exact, and rows of
   // another profile or of plain f16 are refused. `view` is a contiguous view of whole rows; `offset` in nominal bytes from its start.
   void get_state(const ggml_tensor& view, std::span<std::byte> out, std::size_t offset) const;
   void set_state(const ggml_tensor& view, std::span<const std::byte> in, std::size_t offset);
@@ -59,6 +77,9 @@ class CacheTensor {
  private:
   std::int64_t first_row(const ggml_tensor& view) const;
   std::uint64_t mark() const;
+  std::size_t saved_row() const { return row_bytes_ + (carries_ ? sizeof(std::uint64_t) : 0); }
+  void save_row(std::int64_t cell, std::uint8_t* out) const;
+  void load_row(std::int64_t cell, const std::uint8_t* in);
 
   std::string name_;
   std::int64_t width_, rows_;
@@ -66,6 +87,8 @@ class CacheTensor {
   std::size_t row_bytes_;
   std::uint64_t seed_;
   std::uint8_t* data_;
+  CellOrder* order_;
+  bool carries_;
   std::atomic<const Codec*> codec_{nullptr};
 };
 

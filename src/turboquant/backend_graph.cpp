@@ -102,6 +102,8 @@ void* GraphRunner::Scratch::at_least(std::size_t size) {
 
 ggml_status GraphRunner::compute(ggml_cgraph* graph, const FindCache& find) {
   jobs_.clear();
+  used_views_ = 0;
+  std::vector<const CellOrder*> counted;
   std::size_t scratch = 0;
   bool shifts = false, computes = false;
   for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
@@ -114,10 +116,19 @@ ggml_status GraphRunner::compute(ggml_cgraph* graph, const FindCache& find) {
     }
     computes = true;
     if (node->op == GGML_OP_SET_ROWS) {
-      if (CacheTensor* cache = find(node)) jobs_.emplace_back(node).cache = cache;
+      CacheTensor* cache = find(node);
+      if (!cache) continue;
+      Job& job = jobs_.emplace_back(node);
+      job.cache = cache;
+      job.counts = std::find(counted.begin(), counted.end(), &cache->order()) == counted.end();
+      if (job.counts) counted.push_back(&cache->order());
     } else if (node->op == GGML_OP_FLASH_ATTN_EXT && find(node->src[1])) {
       Job& job = jobs_.emplace_back(node);
       job.attention = attention(*node, find);
+      bool first = false;
+      View* seen = view(job.attention, node->src[3], first);
+      job.attention.visible = &seen->visible;
+      if (first) job.look = seen;
       scratch = std::max(scratch, attention_scratch(job.attention, threads_));
     }
   }
@@ -155,19 +166,22 @@ void GraphRunner::write_rows(const Job& job, int thread, int threads) {
   const Codec& codec = *job.cache->codec();
   const int heads = static_cast<int>(job.cache->width() / codec.format().dim);
   const std::int64_t count = rows.ne[1];
-  for (std::int64_t i = count * thread / threads; i < count * (thread + 1) / threads; ++i) {
+  const auto cell = [&](std::int64_t i) {
     const auto* at = static_cast<const std::byte*>(cells.data) + static_cast<std::size_t>(i) * cells.nb[0];
-    std::int64_t cell = 0;
+    std::int64_t wide = 0;
+    std::int32_t narrow = 0;
     if (cells.type == GGML_TYPE_I64) {
-      std::memcpy(&cell, at, sizeof cell);
-    } else {
-      std::int32_t narrow = 0;
-      std::memcpy(&narrow, at, sizeof narrow);
-      cell = narrow;
+      std::memcpy(&wide, at, sizeof wide);
+      return wide;
     }
+    std::memcpy(&narrow, at, sizeof narrow);
+    return std::int64_t{narrow};
+  };
+  for (std::int64_t i = count * thread / threads; i < count * (thread + 1) / threads; ++i) {
     const auto* row = reinterpret_cast<const float*>(static_cast<const std::byte*>(rows.data) + static_cast<std::size_t>(i) * rows.nb[1]);
-    codec.encode_row(row, heads, job.cache->row(cell));
+    codec.encode_row(row, heads, job.cache->row(cell(i)));
   }
+  for (std::int64_t i = 0; job.counts && thread == 0 && i < count; ++i) job.cache->order().written(cell(i));
 }
 
 Attention GraphRunner::attention(const ggml_tensor& node, const FindCache& find) const {
@@ -192,6 +206,9 @@ Attention GraphRunner::attention(const ggml_tensor& node, const FindCache& find)
   a.q = q.data;
   a.q_query_stride = q.nb[1], a.q_head_stride = q.nb[2], a.q_stream_stride = q.nb[3];
   a.k = rows(k), a.v = rows(v);
+  const CacheTensor& cache = *find(&k);
+  a.order = cache.order().at.data() + first_cell(k, cache.nominal_row());
+  a.order_stream_stride = k.nb[3] / cache.nominal_row();
   if (mask) {
     a.mask = mask->data;
     a.mask_query_stride = mask->nb[1], a.mask_head_stride = mask->nb[2], a.mask_stream_stride = mask->nb[3];
@@ -205,8 +222,23 @@ Attention GraphRunner::attention(const ggml_tensor& node, const FindCache& find)
   return a;
 }
 
+GraphRunner::View* GraphRunner::view(const Attention& a, const ggml_tensor* mask, bool& first) {
+  for (std::size_t i = 0; i < used_views_; ++i) {
+    View& known = views_[i];
+    if (known.mask == mask && known.order == a.order && known.heads == a.heads && known.kv_heads == a.kv_heads) return &known;
+  }
+  if (used_views_ == views_.size()) views_.emplace_back();
+  View& fresh = views_[used_views_++];
+  fresh.mask = mask, fresh.order = a.order, fresh.heads = a.heads, fresh.kv_heads = a.kv_heads;
+  first = true;
+  return &fresh;
+}
+
 void GraphRunner::attend(Job& job, int thread, int threads) {
-  if (thread == 0) attention_begin(job.attention, threads, job.scratch);
+  if (thread == 0) {
+    if (job.look) job.look->visible.build(job.attention);
+    attention_begin(job.attention, threads, job.scratch);
+  }
   wait_for_all(job.arrived, threads);
   attention_compute(job.attention, thread, threads, job.scratch);
   wait_for_all(job.arrived, 2 * threads);

@@ -34,13 +34,22 @@ class GraphRunner {
   ggml_status compute(ggml_cgraph* graph, const FindCache& find);
 
  private:
+  // What the rows of some operations of a graph see: layers share their mask.
+  struct View {
+    const ggml_tensor* mask = nullptr;
+    const std::uint64_t* order = nullptr;
+    int heads = 0, kv_heads = 0;
+    VisibleTokens visible;
+  };
   // A node that is ours, and what it was.
   struct Job {
     ggml_tensor* node;
     ggml_op op;
     std::array<std::int32_t, GGML_MAX_OP_PARAMS / sizeof(std::int32_t)> params{};
     CacheTensor* cache = nullptr;  // of SET_ROWS
+    bool counts = false;           // the first that writes these cells
     Attention attention{};         // of FLASH_ATTN_EXT
+    View* look = nullptr;          // the first of its view
     void* scratch = nullptr;
     std::atomic<int> arrived{0};
 
@@ -56,11 +65,14 @@ class GraphRunner {
   static void write_rows(const Job& job, int thread, int threads);
   static void attend(Job& job, int thread, int threads);
   Attention attention(const ggml_tensor& node, const FindCache& find) const;
+  View* view(const Attention& attention, const ggml_tensor* mask, bool& first);
   ggml_status shift(const ggml_tensor& rope, CacheTensor& cache);
 
   ggml_backend_t cpu_;
   int threads_ = GGML_DEFAULT_N_THREADS;
   std::deque<Job> jobs_;
+  std::deque<View> views_;  // kept for their memory
+  std::size_t used_views_ = 0;
   Scratch scratch_;
   std::vector<std::byte> room_;  // of ggml's objects
 };

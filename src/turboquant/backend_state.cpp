@@ -109,7 +109,8 @@ Result<std::size_t> StateTransfer::restore(std::span<const std::uint8_t> saved, 
   return read(room.data(), head.size);
 }
 
-bool StateTransfer::put(const std::byte* place, const std::uint8_t* rows, std::size_t count, std::size_t row_bytes, std::size_t nominal) {
+bool StateTransfer::put(const std::byte* place, std::size_t count, std::size_t row_bytes, std::size_t nominal,
+                        const std::function<void(std::size_t, std::uint8_t*)>& save) {
   const auto* at = reinterpret_cast<const std::uint8_t*>(place);
   if (at < room_.data() || at >= room_.data() + room_.size()) return false;
   const auto offset = static_cast<std::uint64_t>(at - room_.data());
@@ -119,11 +120,14 @@ bool StateTransfer::put(const std::byte* place, const std::uint8_t* rows, std::s
   } else {
     holes_.push_back({.offset = offset, .size = count * nominal, .rows = rows_.size()});
   }
-  rows_.insert(rows_.end(), rows, rows + count * row_bytes);
+  const std::size_t begin = rows_.size();
+  rows_.resize(begin + count * row_bytes);
+  for (std::size_t i = 0; i < count; ++i) save(i, rows_.data() + begin + i * row_bytes);
   return true;
 }
 
-bool StateTransfer::take(const std::byte* place, std::uint8_t* rows, std::size_t count, std::size_t row_bytes, std::size_t nominal) {
+bool StateTransfer::take(const std::byte* place, std::size_t count, std::size_t row_bytes, std::size_t nominal,
+                         const std::function<void(std::size_t, const std::uint8_t*)>& load) {
   const auto* at = reinterpret_cast<const std::uint8_t*>(place);
   if (at < room_.data() || at >= room_.data() + room_.size()) return false;
   const auto offset = static_cast<std::uint64_t>(at - room_.data());
@@ -134,7 +138,7 @@ bool StateTransfer::take(const std::byte* place, std::uint8_t* rows, std::size_t
   if (skip + count * nominal > hole->size) return false;
   const std::uint64_t begin = hole->rows + skip / nominal * row_bytes;
   if (begin + count * row_bytes > saved_.size()) return false;
-  std::memcpy(rows, saved_.data() + begin, count * row_bytes);
+  for (std::size_t i = 0; i < count; ++i) load(i, saved_.data() + begin + i * row_bytes);
   return true;
 }
 

@@ -25,9 +25,12 @@ class StateTransfer {
   static Result<std::size_t> restore(std::span<const std::uint8_t> saved, std::uint64_t format,
                                      const std::function<std::size_t(const std::uint8_t*, std::size_t)>& read);
 
-  // For CacheTensor: `rows` rows of `row_bytes` bytes belong at `place`, where they would be `nominal` bytes each. False: not a place of this transfer.
-  bool put(const std::byte* place, const std::uint8_t* rows, std::size_t count, std::size_t row_bytes, std::size_t nominal);
-  bool take(const std::byte* place, std::uint8_t* rows, std::size_t count, std::size_t row_bytes, std::size_t nominal);
+  // For CacheTensor: `count` rows of `row_bytes` saved bytes belong at `place`, where they would be `nominal` bytes each. `save` writes one, `load` reads
+  // one. False: not a place of this transfer.
+  bool put(const std::byte* place, std::size_t count, std::size_t row_bytes, std::size_t nominal,
+           const std::function<void(std::size_t, std::uint8_t*)>& save);
+  bool take(const std::byte* place, std::size_t count, std::size_t row_bytes, std::size_t nominal,
+            const std::function<void(std::size_t, const std::uint8_t*)>& load);
 
  private:
   struct Hole {

@@ -70,12 +70,14 @@ struct Kernels {
   void (*to_half)(const float* x, int n, std::uint16_t* half);
   void (*from_half)(const std::uint16_t* half, int n, float* x);
 
-  // `count` records `stride` bytes apart, 1–64, as a tile of levels, in an order of the set's own; and their scales. The tile has tile_bytes() bytes, at
-  // a multiple of 64. Nothing outside the records is read. Tokens from `count` on get valid but meaningless levels and scale 0.
-  void (*unpack_keys)(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale);
-  void (*unpack_values)(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale);
-  // out[r][t] = Σ_i q[r][i]·level[t][i] for a tile of keys, r < rows. `query_planes` × rows × padded_dim bytes, high plane first;
-  // `query_sums` alike: Σ_i of each row. out: rows × 64.
+  // `count` records, 1–64, as a tile of levels, in an order of the set's own; and their scales. Record t is at records + index[t]·stride. The tile has
+  // tile_bytes() bytes, at a multiple of 64. Nothing outside the records is read. Tokens from `count` on get valid but meaningless levels and scale 0.
+  void (*unpack_keys)(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count,
+                      std::uint8_t* tile, float* scale);
+  void (*unpack_values)(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count,
+                        std::uint8_t* tile, float* scale);
+  // out[r][t] = Σ_i q[r][i]·level[t][i] for a tile of keys, r < rows. rows × `query_planes` × padded_dim bytes, of a row the high plane first;
+  // `query_sums` alike: Σ_i of each plane of each row. out: rows × 64.
   void (*dot)(const Tables& tables, const std::int8_t* query, const std::int32_t* query_sums, int query_planes, int rows,
               const std::uint8_t* tile, float* out);
   // False where nothing of the row is left in this tile: the row is as before and its weights are 0.

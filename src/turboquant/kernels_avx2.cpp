@@ -52,10 +52,10 @@ INLINE __m128i load(const std::uint8_t* record, std::size_t offset, std::size_t 
   return _mm_load_si128(reinterpret_cast<const __m128i*>(rest));
 }
 
-INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, float* scale) {
+INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, float* scale) {
   alignas(32) std::uint16_t half[kTile] = {};
   const std::uint8_t* at = records + tables.format.code_bytes();
-  for (int t = 0; t < count; ++t) std::memcpy(&half[t], at + static_cast<std::size_t>(t) * stride, 2);
+  for (int t = 0; t < count; ++t) std::memcpy(&half[t], at + static_cast<std::size_t>(index[t]) * stride, 2);
   for (int t = 0; t < kTile; t += 8) {
     const __m128i bits = _mm_and_si128(_mm_load_si128(reinterpret_cast<const __m128i*>(half + t)), _mm_set1_epi16(0x7fff));
     _mm256_storeu_ps(scale + t, _mm256_cvtph_ps(bits));
@@ -65,8 +65,8 @@ INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::
 // Two tokens at a time, one in each half of a register. Of columns that do not fill a register the surplus is stored too, over what is stored later:
 // last columns first, coordinates and tokens in ascending order, and past the end of the tile, which has room for it.
 template <int bits, bool values>
-void unpack_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
-  read_scales(tables, records, stride, count, scale);
+void unpack_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+  read_scales(tables, records, stride, index, count, scale);
   const int columns = tables.columns, dim = tables.padded_dim;
   const std::size_t record_bytes = tables.format.bytes();
   const __m256i table = _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(tables.high.data())));
@@ -74,8 +74,8 @@ void unpack_of(const Tables& tables, const std::uint8_t* records, std::size_t st
   for (int plane = 0; plane < (bits > 4 ? 2 : 1); ++plane) {
     const std::int8_t* const slow_table = plane == 0 ? tables.high.data() : tables.low.data();
     for (int token = 0; token < kTile; token += 2) {
-      const std::uint8_t* a = records + static_cast<std::size_t>(token < count ? token : 0) * stride;
-      const std::uint8_t* b = records + static_cast<std::size_t>(token + 1 < count ? token + 1 : 0) * stride;
+      const std::uint8_t* a = records + static_cast<std::size_t>(index[token < count ? token : 0]) * stride;
+      const std::uint8_t* b = records + static_cast<std::size_t>(index[token + 1 < count ? token + 1 : 0]) * stride;
       std::int16_t* const to = out + (static_cast<std::ptrdiff_t>(plane) * kTile + token) * dim;
       for (int column = (columns - 1) / 16 * 16; column >= 0; column -= 16) {
         __m256i planes[bits], code[8];
@@ -113,15 +113,15 @@ void unpack_of(const Tables& tables, const std::uint8_t* records, std::size_t st
   }
 }
 
-using Unpack = void (*)(const Tables&, const std::uint8_t*, std::size_t, int, std::uint8_t*, float*);
+using Unpack = void (*)(const Tables&, const std::uint8_t*, std::size_t, const std::int32_t*, int, std::uint8_t*, float*);
 template <bool values>
 constexpr Unpack unpackers[] = {unpack_of<1, values>, unpack_of<2, values>, unpack_of<3, values>, unpack_of<4, values>,
                                 unpack_of<5, values>, unpack_of<6, values>, unpack_of<7, values>, unpack_of<8, values>};
-void unpack_keys(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
-  unpackers<false>[tables.format.bits - 1](tables, records, stride, count, tile, scale);
+void unpack_keys(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+  unpackers<false>[tables.format.bits - 1](tables, records, stride, index, count, tile, scale);
 }
-void unpack_values(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
-  unpackers<true>[tables.format.bits - 1](tables, records, stride, count, tile, scale);
+void unpack_values(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+  unpackers<true>[tables.format.bits - 1](tables, records, stride, index, count, tile, scale);
 }
 
 // Sums of four registers.
@@ -160,9 +160,10 @@ void dot(const Tables& tables, const std::int8_t* query, const std::int32_t* /*q
   alignas(32) std::int16_t wide[2 * kMaxDim];
   for (int r = 0; r < rows; r += 2) {
     const int here = rows - r >= 2 ? 2 : 1;
-    const std::int8_t* high = query + static_cast<std::ptrdiff_t>(r) * dim;
-    const std::int8_t* low = high + static_cast<std::ptrdiff_t>(rows) * dim;
-    for (int i = 0; i < here * dim; ++i) wide[i] = static_cast<std::int16_t>(query_planes == 2 ? high[i] * 128 + low[i] : high[i]);
+    for (int h = 0; h < here; ++h) {
+      const std::int8_t* high = query + static_cast<std::ptrdiff_t>(r + h) * query_planes * dim;
+      for (int i = 0; i < dim; ++i) wide[h * dim + i] = static_cast<std::int16_t>(query_planes == 2 ? high[i] * 128 + high[dim + i] : high[i]);
+    }
     for (int k = 0; k < tables.planes; ++k) {
       const auto* keys = reinterpret_cast<const std::int16_t*>(tile) + static_cast<std::ptrdiff_t>(k) * kTile * dim;
       const float unit = tables.planes == 2 && k == 0 ? 128 : 1;

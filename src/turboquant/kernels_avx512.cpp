@@ -87,10 +87,10 @@ INLINE void transpose(__m512i* x) {
   }
 }
 
-INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, float* scale) {
+INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, float* scale) {
   alignas(64) std::uint16_t half[kTile] = {};
   const std::uint8_t* at = records + tables.format.code_bytes();
-  for (int t = 0; t < count; ++t) std::memcpy(&half[t], at + static_cast<std::size_t>(t) * stride, 2);
+  for (int t = 0; t < count; ++t) std::memcpy(&half[t], at + static_cast<std::size_t>(index[t]) * stride, 2);
   for (int t = 0; t < kTile; t += 16) {
     const __m256i bits = _mm256_and_si256(_mm256_load_si256(reinterpret_cast<const __m256i*>(half + t)), _mm256_set1_epi16(0x7fff));
     _mm512_storeu_ps(scale + t, _mm512_cvtph_ps(bits));
@@ -99,8 +99,8 @@ INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::
 
 // `fixed_columns`: known to the compiler where it is the usual 16 (128 coordinates), 0 elsewhere.
 template <int bits, int fixed_columns>
-void unpack_keys_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
-  read_scales(tables, records, stride, count, scale);
+void unpack_keys_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+  read_scales(tables, records, stride, index, count, scale);
   const ByteTable<bits> high(tables.high.data(), static_cast<char>(0x80)), low(tables.low.data());
   const int columns = fixed_columns != 0 ? fixed_columns : tables.columns;
   const int words = columns / 4, all_words = bits * words;  // of 4 bytes, in a plane and in a record
@@ -111,7 +111,7 @@ void unpack_keys_of(const Tables& tables, const std::uint8_t* records, std::size
       const auto mask = static_cast<__mmask16>(all_words - word >= 16 ? 0xffff : (1 << (all_words - word)) - 1);
       __m512i* rows = turned + word;
       for (int t = 0; t < 16; ++t) {
-        const std::size_t token = static_cast<std::size_t>(group + t < count ? group + t : 0);
+        const auto token = static_cast<std::size_t>(index[group + t < count ? group + t : 0]);
         rows[t] = _mm512_maskz_loadu_epi32(mask, records + token * stride + 4 * word);
       }
       transpose(rows);
@@ -130,8 +130,8 @@ void unpack_keys_of(const Tables& tables, const std::uint8_t* records, std::size
 }
 
 template <int bits, int fixed_columns>
-void unpack_values_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
-  read_scales(tables, records, stride, count, scale);
+void unpack_values_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+  read_scales(tables, records, stride, index, count, scale);
   const ByteTable<bits> high(tables.high.data()), low(tables.low.data());
   const int columns = fixed_columns != 0 ? fixed_columns : tables.columns, padded_dim = 8 * columns;
   std::uint8_t* const low_tile = tile + static_cast<std::ptrdiff_t>(padded_dim) * kTile;
@@ -140,7 +140,7 @@ void unpack_values_of(const Tables& tables, const std::uint8_t* records, std::si
   const __m512i interleave = _mm512_load_si512(order);
   for (int quad = 0; quad < kTile / 4; ++quad) {
     const std::uint8_t* record[4];
-    for (int t = 0; t < 4; ++t) record[t] = records + static_cast<std::size_t>(4 * quad + t < count ? 4 * quad + t : 0) * stride;
+    for (int t = 0; t < 4; ++t) record[t] = records + static_cast<std::size_t>(index[4 * quad + t < count ? 4 * quad + t : 0]) * stride;
     for (int column = 0; column < columns; column += 16) {
       const auto mask = static_cast<__mmask16>(columns - column >= 16 ? 0xffff : (1 << (columns - column)) - 1);
       __m512i planes[bits], code[8];
@@ -162,7 +162,7 @@ void unpack_values_of(const Tables& tables, const std::uint8_t* records, std::si
   }
 }
 
-using Unpack = void (*)(const Tables&, const std::uint8_t*, std::size_t, int, std::uint8_t*, float*);
+using Unpack = void (*)(const Tables&, const std::uint8_t*, std::size_t, const std::int32_t*, int, std::uint8_t*, float*);
 template <int columns>
 constexpr Unpack key_unpackers[] = {unpack_keys_of<1, columns>, unpack_keys_of<2, columns>, unpack_keys_of<3, columns>,
                                     unpack_keys_of<4, columns>, unpack_keys_of<5, columns>, unpack_keys_of<6, columns>,
@@ -171,11 +171,11 @@ template <int columns>
 constexpr Unpack value_unpackers[] = {unpack_values_of<1, columns>, unpack_values_of<2, columns>, unpack_values_of<3, columns>,
                                       unpack_values_of<4, columns>, unpack_values_of<5, columns>, unpack_values_of<6, columns>,
                                       unpack_values_of<7, columns>, unpack_values_of<8, columns>};
-void unpack_keys(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
-  (tables.columns == 16 ? key_unpackers<16> : key_unpackers<0>)[tables.format.bits - 1](tables, records, stride, count, tile, scale);
+void unpack_keys(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+  (tables.columns == 16 ? key_unpackers<16> : key_unpackers<0>)[tables.format.bits - 1](tables, records, stride, index, count, tile, scale);
 }
-void unpack_values(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
-  (tables.columns == 16 ? value_unpackers<16> : value_unpackers<0>)[tables.format.bits - 1](tables, records, stride, count, tile, scale);
+void unpack_values(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+  (tables.columns == 16 ? value_unpackers<16> : value_unpackers<0>)[tables.format.bits - 1](tables, records, stride, index, count, tile, scale);
 }
 
 INLINE __m512i four_bytes(const void* at) {
@@ -186,17 +186,17 @@ INLINE __m512i four_bytes(const void* at) {
 
 // One plane of `rows` queries on one plane of keys; out += or = 2^shift·products.
 template <int rows>
-INLINE void dot_rows(const std::int8_t* query, const std::int32_t* query_sums, int dim, const std::uint8_t* tile, int bias, float unit,
-                     bool add, float* out) {
+INLINE void dot_rows(const std::int8_t* query, const std::int32_t* query_sums, int query_planes, int dim, const std::uint8_t* tile, int bias,
+                     float unit, bool add, float* out) {
   __m512i sum[rows][4];
   for (int r = 0; r < rows; ++r) {
-    for (__m512i& s : sum[r]) s = _mm512_set1_epi32(-bias * query_sums[r]);
+    for (__m512i& s : sum[r]) s = _mm512_set1_epi32(-bias * query_sums[r * query_planes]);
   }
   for (int quad = 0; quad < dim / 4; ++quad) {
     __m512i key[4];
     for (int g = 0; g < 4; ++g) key[g] = _mm512_load_si512(tile + static_cast<std::ptrdiff_t>(quad) * 4 * kTile + 64 * g);
     for (int r = 0; r < rows; ++r) {
-      const __m512i q = four_bytes(query + static_cast<std::ptrdiff_t>(r) * dim + 4 * quad);
+      const __m512i q = four_bytes(query + static_cast<std::ptrdiff_t>(r) * query_planes * dim + 4 * quad);
       for (int g = 0; g < 4; ++g) sum[r][g] = _mm512_dpbusd_epi32(sum[r][g], key[g], q);
     }
   }
@@ -219,14 +219,14 @@ void dot(const Tables& tables, const std::int8_t* query, const std::int32_t* que
       const float unit = static_cast<float>(1 << (7 * (query_planes - 1 - p + tables.planes - 1 - k)));
       const int bias = k == 0 ? 128 : 0;
       for (int r = 0; r < rows; r += 4) {
-        const std::int8_t* q = query + (static_cast<std::ptrdiff_t>(p) * rows + r) * dim;
-        const std::int32_t* sums = query_sums + p * rows + r;
+        const std::int8_t* q = query + (static_cast<std::ptrdiff_t>(r) * query_planes + p) * dim;
+        const std::int32_t* sums = query_sums + r * query_planes + p;
         float* to = out + r * kTile;
         switch (rows - r) {
-          case 1: dot_rows<1>(q, sums, dim, keys, bias, unit, add, to); break;
-          case 2: dot_rows<2>(q, sums, dim, keys, bias, unit, add, to); break;
-          case 3: dot_rows<3>(q, sums, dim, keys, bias, unit, add, to); break;
-          default: dot_rows<4>(q, sums, dim, keys, bias, unit, add, to);
+          case 1: dot_rows<1>(q, sums, query_planes, dim, keys, bias, unit, add, to); break;
+          case 2: dot_rows<2>(q, sums, query_planes, dim, keys, bias, unit, add, to); break;
+          case 3: dot_rows<3>(q, sums, query_planes, dim, keys, bias, unit, add, to); break;
+          default: dot_rows<4>(q, sums, query_planes, dim, keys, bias, unit, add, to);
         }
       }
       add = true;

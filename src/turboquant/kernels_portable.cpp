@@ -61,10 +61,10 @@ void from_half(const std::uint16_t* half, int n, float* x) {
 }
 
 // A tile is [plane][token][padded_dim] here.
-void unpack(const Tables& tables, const std::uint8_t* records, std::size_t stride, int count, std::uint8_t* tile, float* scale) {
+void unpack(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
   const int bits = tables.format.bits, columns = tables.columns, dim = tables.padded_dim;
   for (int t = 0; t < kTile; ++t) {
-    const std::uint8_t* codes = records + static_cast<std::size_t>(t < count ? t : 0) * stride;
+    const std::uint8_t* codes = records + static_cast<std::size_t>(index[t < count ? t : 0]) * stride;
     std::uint16_t half = 0;
     std::memcpy(&half, codes + tables.format.code_bytes(), 2);
     scale[t] = t < count ? half_to_float(half & 0x7fffU) : 0;
@@ -86,7 +86,7 @@ void dot(const Tables& tables, const std::int8_t* query, const std::int32_t* /*q
       float total = 0;
       for (int p = 0; p < query_planes; ++p) {
         for (int k = 0; k < tables.planes; ++k) {
-          const std::int8_t* q = query + (static_cast<std::ptrdiff_t>(p) * rows + r) * dim;
+          const std::int8_t* q = query + (static_cast<std::ptrdiff_t>(r) * query_planes + p) * dim;
           const auto* key = reinterpret_cast<const std::int8_t*>(tile) + (static_cast<std::ptrdiff_t>(k) * kTile + t) * dim;
           std::int32_t sum = 0;
           for (int i = 0; i < dim; ++i) sum += q[i] * key[i];

@@ -74,6 +74,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   a.scale = 1 / std::sqrt(static_cast<float>(dim));
   a.out = out.data();
 
+  VisibleTokens visible;
+  visible.build(a);
+  a.visible = &visible;
+
   std::vector<float> decoded(static_cast<std::size_t>(dim)), expected(decoded.size());
   for (const Kernels* kernels : available_kernels()) {
     a.kernels = kernels;

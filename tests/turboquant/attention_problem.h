@@ -96,6 +96,9 @@ class Problem {
   std::vector<float> run(const Kernels& kernels, int threads) {
     std::vector<float> out(count(s.streams, s.queries, s.heads, out_dim), 777.0F);
     Attention a = attention();
+    VisibleTokens visible;
+    visible.build(a);
+    a.visible = &visible;
     a.kernels = &kernels;
     a.out = out.data();
     const std::size_t bytes = attention_scratch(a, threads);

@@ -94,6 +94,9 @@ TEST(Attention, ALateOrMissingThreadChangesNothing) {
     const std::vector<float> all = problem.run(*kernels, 4);
     std::vector<float> out(all.size());
     Attention a = problem.attention();
+    VisibleTokens visible;
+    visible.build(a);
+    a.visible = &visible;
     a.kernels = kernels;
     a.out = out.data();
     const std::unique_ptr<void, void (*)(void*)> scratch(std::aligned_alloc(64, (attention_scratch(a, 4) + 63) / 64 * 64), std::free);
