@@ -96,11 +96,16 @@ class Problem {
   std::vector<float> run(const Kernels& kernels, int threads) {
     std::vector<float> out(count(s.streams, s.queries, s.heads, out_dim), 777.0F);
     Attention a = attention();
+    a.out = out.data();
+    compute(a, kernels, threads);
+    return out;
+  }
+
+  static void compute(Attention& a, const Kernels& kernels, int threads) {
     VisibleTokens visible;
     visible.build(a);
     a.visible = &visible;
     a.kernels = &kernels;
-    a.out = out.data();
     const std::size_t bytes = attention_scratch(a, threads);
     const std::unique_ptr<void, void (*)(void*)> scratch(std::aligned_alloc(64, (bytes + 63) / 64 * 64), std::free);
     attention_begin(a, threads, scratch.get());
@@ -112,7 +117,6 @@ class Problem {
     };
     everywhere(attention_compute);
     everywhere(attention_merge);
-    return out;
   }
 
   std::vector<double> reference() {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <numeric>
 
 #include "turboquant/attention_problem.h"
 
@@ -105,6 +106,196 @@ TEST(Attention, ALateOrMissingThreadChangesNothing) {
     for (int thread = 0; thread < 4; ++thread) attention_merge(a, thread, 4, scratch.get());
     EXPECT_EQ(out, all) << kernels->name;
   }
+}
+
+// A cache of many cells, some of which hold the rows of sequences, in any place and order; the others hold noise.
+struct Pool {
+  const Problem& from;
+  int cells;
+  std::vector<std::uint8_t> k, v;
+  std::vector<std::uint64_t> order;
+  std::mt19937 random;
+
+  Pool(const Problem& problem, int size, unsigned seed) : from(problem), cells(size), random(seed) {
+    for (auto [rows, codec] : {std::pair(&k, &problem.k_codec), std::pair(&v, &problem.v_codec)}) {
+      rows->resize(static_cast<std::size_t>(cells * problem.s.kv_heads) * codec->format().bytes());
+      for (std::uint8_t& byte : *rows) byte = static_cast<std::uint8_t>(random());
+    }
+    order.resize(static_cast<std::size_t>(cells));
+    for (std::uint64_t& number : order) number = random() % 100000;
+  }
+  // Row `token` of the problem, written as number `number`.
+  void put(int token, int cell, std::uint64_t number) {
+    const auto copy = [&](std::vector<std::uint8_t>& to, const std::vector<std::uint8_t>& rows, const Codec& codec) {
+      const std::size_t row = static_cast<std::size_t>(from.s.kv_heads) * codec.format().bytes();
+      std::copy_n(rows.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(token) * row), row,
+                  to.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(cell) * row));
+    };
+    copy(k, from.k_rows, from.k_codec);
+    copy(v, from.v_rows, from.v_codec);
+    order[static_cast<std::size_t>(cell)] = number;
+  }
+  std::vector<int> free_cells() {
+    std::vector<int> all(static_cast<std::size_t>(cells));
+    std::iota(all.begin(), all.end(), 0);
+    return all;
+  }
+};
+
+// The rows of several sequences with a common beginning, one query each, alone in a cache of their own or together in a pool, anywhere, in any order,
+// with any number of threads: the same bits. What a cache holds besides, and who else is in the batch, does not show.
+TEST(Attention, DependsOnWhatARowSeesAloneToTheLastBit) {
+  const float hidden = -std::numeric_limits<float>::infinity();
+  unsigned seed = 40;
+  for (const Shape& shape : {Shape{.bits_k = 3, .bits_v = 2, .heads = 8, .kv_heads = 2, .tokens = 2700},
+                             Shape{.bits_k = 8, .bits_v = 4, .heads = 4, .kv_heads = 1, .tokens = 700, .sinks = true, .softcap = 20},
+                             Shape{.dim_k = 96, .dim_v = 64, .bits_k = 4, .bits_v = 4, .heads = 14, .kv_heads = 2, .tokens = 1300},
+                             Shape{.bits_k = 4, .bits_v = 3, .heads = 2, .kv_heads = 2, .tokens = 150}}) {
+    Problem problem(shape, ++seed);
+    std::mt19937 random(seed);
+    const int sequences = 5, common = shape.tokens / 3;
+    // Who has which token: the first third belongs to all.
+    std::vector<std::vector<int>> tokens(sequences);
+    for (int t = 0; t < shape.tokens; ++t) {
+      const auto owner = static_cast<int>(random() % sequences);
+      for (int q = 0; q < sequences; ++q) {
+        if (t < common || q == owner) tokens[static_cast<std::size_t>(q)].push_back(t);
+      }
+    }
+    std::vector<float> queries(static_cast<std::size_t>(sequences * shape.heads * shape.dim_k));
+    std::normal_distribution<float> normal;
+    for (float& x : queries) x = normal(random);
+    const std::size_t out_row = static_cast<std::size_t>(shape.heads * shape.dim_v);
+
+    for (const Kernels* kernels : available_kernels()) {
+      if (kernels == available_kernels()[0] && shape.tokens > 1000) continue;  // slow
+      std::vector<std::vector<float>> alone;
+      for (int q = 0; q < sequences; ++q) {
+        const auto& own = tokens[static_cast<std::size_t>(q)];
+        Pool pool(problem, static_cast<int>(own.size()), seed);
+        for (std::size_t i = 0; i < own.size(); ++i) pool.put(own[i], static_cast<int>(i), i);
+        Attention a = problem.attention();
+        a.tokens = pool.cells;
+        a.q = queries.data() + static_cast<std::ptrdiff_t>(q) * shape.heads * shape.dim_k;
+        a.k.data = pool.k.data();
+        a.v.data = pool.v.data();
+        a.out = alone.emplace_back(out_row, 777.0F).data();
+        Problem::compute(a, *kernels, 1);
+      }
+      for (const int threads : {1, 2, 3, 16}) {
+        for (const int spread : {0, 1, 2}) {  // in order; in order with holes; anywhere
+          Pool pool(problem, shape.tokens + (spread == 0 ? 0 : 500), seed + static_cast<unsigned>(threads));
+          std::vector<int> cells = pool.free_cells();
+          if (spread != 0) std::shuffle(cells.begin(), cells.end(), pool.random);
+          cells.resize(static_cast<std::size_t>(shape.tokens));
+          if (spread == 1) std::sort(cells.begin(), cells.end());
+          std::vector<std::uint16_t> mask(static_cast<std::size_t>(sequences * pool.cells), float_to_half(hidden));
+          for (int t = 0; t < shape.tokens; ++t) pool.put(t, cells[static_cast<std::size_t>(t)], 1000 + static_cast<std::uint64_t>(t));
+          for (int q = 0; q < sequences; ++q) {
+            for (const int t : tokens[static_cast<std::size_t>(q)])
+              mask[static_cast<std::size_t>(q * pool.cells + cells[static_cast<std::size_t>(t)])] = 0;
+          }
+          Attention a = problem.attention();
+          a.tokens = pool.cells;
+          a.queries = sequences;
+          a.q = queries.data();
+          a.k.data = pool.k.data();
+          a.v.data = pool.v.data();
+          a.mask = mask.data();
+          a.mask_query_stride = static_cast<std::size_t>(pool.cells) * 2;
+          a.order = pool.order.data();
+          std::vector<float> out(out_row * sequences, 777.0F);
+          a.out = out.data();
+          Problem::compute(a, *kernels, threads);
+          for (int q = 0; q < sequences; ++q) {
+            const std::vector<float> row(out.begin() + static_cast<std::ptrdiff_t>(out_row) * q,
+                                         out.begin() + static_cast<std::ptrdiff_t>(out_row) * (q + 1));
+            ASSERT_EQ(row, alone[static_cast<std::size_t>(q)])
+                << kernels->name << ", threads " << threads << ", spread " << spread << ", sequence " << q;
+          }
+        }
+      }
+    }
+  }
+}
+
+// A prompt computed at once, in pieces or token by token: the same bits, unless a window slides over it.
+TEST(Attention, APromptAtOnceIsAPromptTokenByToken) {
+  Problem problem({.bits_k = 4, .bits_v = 3, .heads = 8, .kv_heads = 2, .queries = 40, .tokens = 1100, .causal = true}, 77);
+  for (const Kernels* kernels : available_kernels()) {
+    const std::vector<float> at_once = problem.run(*kernels, 1);
+    for (int q = 0; q < 40; ++q) {
+      Attention a = problem.attention();
+      std::vector<float> out(8 * 128);
+      a.queries = 1;
+      a.q = problem.q.data() + static_cast<std::ptrdiff_t>(q) * 8 * 128;
+      a.mask = problem.mask.data() + static_cast<std::ptrdiff_t>(q) * 1100;
+      a.out = out.data();
+      Problem::compute(a, *kernels, 2);
+      ASSERT_EQ(out, std::vector<float>(at_once.begin() + q * 8 * 128, at_once.begin() + (q + 1) * 8 * 128))
+          << kernels->name << ", query " << q;
+    }
+  }
+}
+
+// Rows of a window that slides share tiles: right for each of them, wherever the cells are.
+TEST(Attention, AWindowSlidesOverScatteredCells) {
+  const Shape shape{.bits_k = 8, .bits_v = 8, .heads = 4, .kv_heads = 2, .queries = 70, .tokens = 400, .masked = true};
+  Problem problem(shape, 78);
+  for (int q = 0; q < shape.queries; ++q) {
+    for (int t = 0; t < shape.tokens; ++t) {
+      const bool seen = t <= 330 + q && t > 330 + q - 100;
+      problem.mask[static_cast<std::size_t>(q * shape.tokens + t)] = float_to_half(seen ? 0 : -std::numeric_limits<float>::infinity());
+    }
+  }
+  const std::vector<double> expected = problem.reference();
+  std::vector<std::vector<float>> results;
+  for (const bool scattered : {false, true}) {
+    Pool pool(problem, 900, 5);
+    std::vector<int> cells = pool.free_cells();
+    if (scattered) std::shuffle(cells.begin(), cells.end(), pool.random);
+    std::vector<std::uint16_t> mask(static_cast<std::size_t>(shape.queries * 900), float_to_half(-std::numeric_limits<float>::infinity()));
+    for (int t = 0; t < shape.tokens; ++t) {
+      const int cell = cells[static_cast<std::size_t>(t)];
+      pool.put(t, cell, 1000 + static_cast<std::uint64_t>(t));
+      for (int q = 0; q < shape.queries; ++q) {
+        mask[static_cast<std::size_t>(q * 900 + cell)] = problem.mask[static_cast<std::size_t>(q * shape.tokens + t)];
+      }
+    }
+    for (const Kernels* kernels : available_kernels()) {
+      Attention a = problem.attention();
+      a.tokens = 900;
+      a.k.data = pool.k.data();
+      a.v.data = pool.v.data();
+      a.mask = mask.data();
+      a.mask_query_stride = 1800;
+      a.order = pool.order.data();
+      results.emplace_back(expected.size());
+      a.out = results.back().data();
+      Problem::compute(a, *kernels, 2);
+      EXPECT_LT(relative_error(results.back(), expected), 2e-4) << kernels->name;
+    }
+  }
+  const std::size_t sets = available_kernels().size();
+  for (std::size_t i = 0; i < sets; ++i) EXPECT_EQ(results[i], results[sets + i]) << available_kernels()[i]->name;
+}
+
+TEST(Attention, RowsOfAWindowShareOneList) {
+  Problem problem({.heads = 4, .kv_heads = 1, .queries = 16, .tokens = 300, .masked = true}, 79);
+  for (int q = 0; q < 16; ++q) {
+    for (int t = 0; t < 300; ++t) {
+      problem.mask[static_cast<std::size_t>(q * 300 + t)] =
+          float_to_half(t <= 280 + q && t > 200 + q ? 0 : -std::numeric_limits<float>::infinity());
+    }
+  }
+  VisibleTokens visible;
+  visible.build(problem.attention());
+  const auto groups = visible.groups(0, 0, 0);
+  ASSERT_EQ(groups.size(), 1U);
+  EXPECT_EQ(groups[0].count, 95);
+  EXPECT_EQ(groups[0].plain_begin, 15);
+  EXPECT_EQ(groups[0].plain_end, 80);
+  EXPECT_EQ(visible.runs(groups[0]).size(), 1U);
 }
 
 TEST(Attention, AQueryThatSeesNothingGetsZeros) {
