@@ -53,4 +53,43 @@ std::optional<std::string> base64_decode(std::string_view text) {
   return out;
 }
 
+std::optional<std::string> base64_decode_loosely(std::string_view text, std::string_view skipped) {
+  std::string out;
+  std::uint32_t bits = 0;
+  int held = 0;
+  for (const char c : text) {
+    const int value = values[static_cast<unsigned char>(c == '-' ? '+' : c == '_' ? '/' : c)];
+    if (value < 0) {
+      if (c == '=' || skipped.find(c) != std::string_view::npos) continue;
+      return {};
+    }
+    bits = bits << 6 | static_cast<std::uint32_t>(value);
+    held += 6;
+    if (held >= 8) {
+      held -= 8;
+      out.push_back(static_cast<char>(bits >> held & 255U));
+    }
+  }
+  return out;
+}
+
+std::optional<std::string> hex_decode_loosely(std::string_view text, std::string_view skipped) {
+  std::string out;
+  int high = -1;
+  for (const char c : text) {
+    const int value = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    if (value < 0) {
+      if (skipped.find(c) != std::string_view::npos) continue;
+      return {};
+    }
+    if (high < 0) {
+      high = value;
+    } else {
+      out.push_back(static_cast<char>(high * 16 + value));
+      high = -1;
+    }
+  }
+  return out;
+}
+
 }  // namespace hearth

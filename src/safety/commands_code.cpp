@@ -11,6 +11,8 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/base64.h"
+
 namespace hearth::safety {
 namespace {
 
@@ -474,43 +476,6 @@ Word word_of(const Value& value) {
   return word;
 }
 
-std::optional<std::string> base64(std::string_view text) {
-  std::string out;
-  unsigned bits = 0;
-  int held = 0;
-  for (const char ch : text) {
-    int value;
-    if (ch >= 'A' && ch <= 'Z') value = ch - 'A';
-    else if (ch >= 'a' && ch <= 'z') value = ch - 'a' + 26;
-    else if (ch >= '0' && ch <= '9') value = ch - '0' + 52;
-    else if (ch == '+' || ch == '-') value = 62;
-    else if (ch == '/' || ch == '_') value = 63;
-    else if (ch == '=' || ch <= ' ') continue;
-    else return {};
-    bits = bits << 6 | static_cast<unsigned>(value);
-    held += 6;
-    if (held >= 8) {
-      held -= 8;
-      out += static_cast<char>(bits >> held & 255);
-    }
-  }
-  return out;
-}
-std::optional<std::string> hex(std::string_view text) {
-  std::string out;
-  int half = -1;
-  for (const char ch : text) {
-    if (ch == ' ' || ch == '\n') continue;
-    const int value = hex_digit(ch);
-    if (value < 0) return {};
-    if (half < 0) half = value;
-    else {
-      out += static_cast<char>(half * 16 + value);
-      half = -1;
-    }
-  }
-  return out;
-}
 std::string rot13(std::string text) {
   for (char& c : text) {
     if (c >= 'a' && c <= 'z') c = static_cast<char>('a' + (c - 'a' + 13) % 26);
@@ -1984,9 +1949,9 @@ class Evaluator {
         const std::string how = lower_case(args[0].text);
         if (how == "rot13" || how == "rot_13") value.text = rot13(value.text);
         else if (how == "hex") {
-          if (const auto out = hex(value.text)) value.text = *out;
+          if (const auto out = hex_decode_loosely(value.text)) value.text = *out;
         } else if (how == "base64") {
-          if (const auto out = base64(value.text)) value.text = *out;
+          if (const auto out = base64_decode_loosely(value.text)) value.text = *out;
         }
       }
       if (name == "toLowerCase" || name == "lower" || name == "downcase") value.text = lower_case(value.text);
@@ -2033,7 +1998,7 @@ class Evaluator {
     }
     if (name == "unpack" || name == "unpack1") {
       if (!args.empty() && starts_with(args[0].text, "m"))
-        if (const auto out = base64(value.text)) return string_value(*out);
+        if (const auto out = base64_decode_loosely(value.text)) return string_value(*out);
     }
     return unknown_like(value);
   }
@@ -2047,7 +2012,7 @@ class Evaluator {
 
   Value pack(const std::string& format, const std::vector<Value>& items) {
     if (!items.empty() && starts_with(format, "H") && items[0].exact) {
-      if (const auto out = hex(items[0].text)) return string_value(*out);
+      if (const auto out = hex_decode_loosely(items[0].text)) return string_value(*out);
     }
     if (starts_with(format, "C") || starts_with(format, "c") || starts_with(format, "U") || starts_with(format, "W")) {
       std::string out;
@@ -2082,7 +2047,7 @@ class Evaluator {
         last == "urlsafe_b64decode" || last == "strict_decode64" || last == "urlsafe_decode64" || last == "b64decode!" ||
         last == "standard_b64decode" || last == "a2b_base64" || last == "base64decode") {
       if (exact(0))
-        if (auto out = base64(args[0].text)) return string_value(*out);
+        if (auto out = base64_decode_loosely(args[0].text)) return string_value(*out);
       Value value = unknown_value();
       if (!args.empty()) value.flow = args[0].flow;
       value.flow.text.reset();
@@ -2091,7 +2056,7 @@ class Evaluator {
     }
     if (last == "fromhex" || last == "unhexlify" || last == "hex2bin" || last == "a2b_hex") {
       if (exact(0))
-        if (auto out = hex(args[0].text)) return string_value(*out);
+        if (auto out = hex_decode_loosely(args[0].text)) return string_value(*out);
       Value value = unknown_value();
       value.flow.decoded = true;
       return value;
@@ -2132,9 +2097,9 @@ class Evaluator {
       if (args.size() > 1 && args[1].exact) {
         const std::string how = lower_case(args[1].text);
         if (how == "base64" && value.exact) {
-          if (auto out = base64(value.text)) value.text = *out;
+          if (auto out = base64_decode_loosely(value.text)) value.text = *out;
         } else if (how == "hex" && value.exact) {
-          if (auto out = hex(value.text)) value.text = *out;
+          if (auto out = hex_decode_loosely(value.text)) value.text = *out;
         } else if (how == "rot13" || how == "rot_13") {
           value.text = rot13(value.text);
         }

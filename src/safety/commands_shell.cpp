@@ -5,6 +5,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "base/base64.h"
 #include "safety/commands_model.h"
 
 namespace hearth::safety {
@@ -576,48 +577,6 @@ void tr(Context& c) {
   }
 }
 
-std::optional<std::string> from_base64(std::string_view text) {
-  std::string out;
-  unsigned bits = 0;
-  int held = 0;
-  for (const char ch : text) {
-    int value;
-    if (ch >= 'A' && ch <= 'Z') value = ch - 'A';
-    else if (ch >= 'a' && ch <= 'z') value = ch - 'a' + 26;
-    else if (ch >= '0' && ch <= '9') value = ch - '0' + 52;
-    else if (ch == '+' || ch == '-') value = 62;
-    else if (ch == '/' || ch == '_') value = 63;
-    else if (ch == '=' || ch == '\n' || ch == '\r' || ch == ' ') continue;
-    else return {};
-    bits = bits << 6 | static_cast<unsigned>(value);
-    held += 6;
-    if (held >= 8) {
-      held -= 8;
-      out += static_cast<char>(bits >> held & 255);
-    }
-  }
-  return out;
-}
-std::optional<std::string> from_hex(std::string_view text) {
-  std::string out;
-  int half = -1;
-  for (const char ch : text) {
-    int value;
-    if (ch >= '0' && ch <= '9') value = ch - '0';
-    else if (ch >= 'a' && ch <= 'f') value = ch - 'a' + 10;
-    else if (ch >= 'A' && ch <= 'F') value = ch - 'A' + 10;
-    else if (ch == ' ' || ch == '\n' || ch == '\\' || ch == 'x' || ch == ',') continue;
-    else return {};
-    if (half < 0) {
-      half = value;
-    } else {
-      out += static_cast<char>(half * 16 + value);
-      half = -1;
-    }
-  }
-  return out;
-}
-
 // Programs whose output is their input in other clothes.
 void transform(Context& c) {
   const std::string program = c.program;
@@ -655,8 +614,8 @@ void transform(Context& c) {
   c.output.text.reset();
   std::optional<std::string> source = c.input.text;
   if (source) {
-    if (starts_with(program, "base64")) c.output.text = from_base64(*source);
-    else if (program == "xxd") c.output.text = from_hex(*source);
+    if (starts_with(program, "base64")) c.output.text = base64_decode_loosely(*source);
+    else if (program == "xxd") c.output.text = hex_decode_loosely(*source, " \t\r\n\\x,");
     else if (program == "rev") {
       std::string text = *source;
       const bool newline = !text.empty() && text.back() == '\n';

@@ -401,23 +401,7 @@ Text xxd(const Invocation& call) {
   const Text text = source(given.operands, call);
   if (!text || !given.has("-p")) return std::nullopt;
   std::string out;
-  if (given.has("-r")) {
-    int high = -1;
-    for (char c : *text) {
-      const int digit = hex(c);
-      if (digit < 0) {
-        if (c == ' ' || c == '\n' || c == '\t') continue;
-        return std::nullopt;
-      }
-      if (high < 0) {
-        high = digit;
-      } else {
-        out += static_cast<char>(high * 16 + digit);
-        high = -1;
-      }
-    }
-    return out;
-  }
+  if (given.has("-r")) { return hex_decode_loosely(*text, " \n\t"); }
   std::size_t column = 0;
   for (char c : *text) {
     constexpr std::string_view digits = "0123456789abcdef";

@@ -24,5 +24,18 @@ TEST(Base64, RefusesWhatIsNotBase64) {
   for (const char* text : {"Zg", "Zg=", "Z===", "====", "Zg==Zg==", "Z g=", "Zm9\xC3", "-_-_"}) EXPECT_FALSE(base64_decode(text)) << text;
 }
 
+TEST(Base64, LooseReadingTakesBothAlphabetsAndSkipsWhatItIsTold) {
+  EXPECT_EQ(base64_decode_loosely("Zm 9v\nYg=="), "foob");
+  EXPECT_EQ(base64_decode_loosely("Zm9vYg"), "foob");
+  EXPECT_EQ(base64_decode_loosely("-_-_"), base64_decode("+/+/"));
+  EXPECT_FALSE(base64_decode_loosely("Zm9v!"));
+  EXPECT_FALSE(base64_decode_loosely("Zm 9v", ""));
+  EXPECT_EQ(hex_decode_loosely("666F 6f"), "foo");
+  EXPECT_EQ(hex_decode_loosely("\\x66\\x6f", "\\x"), "fo");
+  EXPECT_EQ(hex_decode_loosely("66f"), "f");
+  EXPECT_FALSE(hex_decode_loosely("6g"));
+  EXPECT_FALSE(hex_decode_loosely("6 6", ""));
+}
+
 }  // namespace
 }  // namespace hearth
