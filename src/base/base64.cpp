@@ -58,7 +58,7 @@ std::optional<std::string> base64_decode_loosely(std::string_view text, std::str
   std::uint32_t bits = 0;
   int held = 0;
   for (const char c : text) {
-    const int value = values[static_cast<unsigned char>(c == '-' ? '+' : c == '_' ? '/' : c)];
+    const std::int8_t value = values[static_cast<unsigned char>(c == '-' ? '+' : c == '_' ? '/' : c)];
     if (value < 0) {
       if (c == '=' || skipped.find(c) != std::string_view::npos) continue;
       return {};
