@@ -251,14 +251,13 @@ TEST_F(FaultTest, AWorkerWithoutMemoryToLoadIsAClearErrorAndTheGatewayStaysUp) {
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
   GTEST_SKIP() << "a sanitizer's shadow of the memory takes more addresses than the bound of this test leaves";
 #endif
-  start_ready({"--safety", "off"});  // its threads would reserve more addresses
+  start_ready({"--safety", "off", "--context", "65536"});
   long pages = 0;
   std::ifstream("/proc/" + std::to_string(gateway_->pid()) + "/statm") >> pages;
-  // The next worker inherits the gateway's limit: about what the program takes without a model, and without the 72 MiB of addresses that the gateway's
-  // second thread reserves for stack and heap.
+  // The next worker inherits the gateway's limit: enough for the gateway to go on, and less than half of what so large a context takes.
   rlimit before{};
   ASSERT_EQ(prlimit(gateway_->pid(), RLIMIT_AS, nullptr, &before), 0);
-  const rlimit tight{static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE)) - (64 << 20), before.rlim_max};
+  const rlimit tight{static_cast<rlim_t>(pages * sysconf(_SC_PAGESIZE)) + (24 << 20), before.rlim_max};
   ASSERT_EQ(prlimit(gateway_->pid(), RLIMIT_AS, &tight, nullptr), 0);
   ::kill(worker_pid_, SIGKILL);
   ASSERT_TRUE(
