@@ -291,6 +291,13 @@ constexpr std::array table{
             .fallback = "4GiB",
             .help = "host memory for paused background requests",
             .worker = true},
+    Setting{.key = "scheduler.park_disk",
+            .flag = "park-disk",
+            .kind = bytes,
+            .fallback = "0",
+            .help = "disk, of each model, for KV that scheduler.park and scheduler.prefix_cache do not hold; encrypted, gone when the "
+                    "model leaves; 0 = off",
+            .worker = true},
     Setting{.key = "timeouts.first_token",
             .flag = "first-token-timeout",
             .kind = duration,
@@ -453,7 +460,8 @@ constexpr std::array table{
             .flag = "state-folder",
             .kind = text,
             .fallback = "",
-            .help = "folder hearth may write to; empty = $STATE_DIRECTORY, $XDG_STATE_HOME/hearth or ~/.local/state/hearth"},
+            .help = "folder hearth may write to; empty = $STATE_DIRECTORY, $XDG_STATE_HOME/hearth or ~/.local/state/hearth",
+            .worker = true},
 };
 
 // The same setting as `like` in a model's own table. What is particular to one model does not fall back to it.

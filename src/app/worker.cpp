@@ -79,6 +79,8 @@ int worker(const WorkerFlags& flags) {
   engine.scheduler.queue_limit = static_cast<int>(config->integer("scheduler.queue_limit"));
   engine.scheduler.prefix_cache_bytes = prefix_cache_bytes(config->integer("scheduler.prefix_cache"));
   engine.scheduler.park_bytes = config->integer("scheduler.park");
+  engine.park_disk_bytes = config->integer("scheduler.park_disk");
+  engine.park_folder = find_state_folder(config->text("state.folder")) / "parked";
   return fleet::run_worker(std::move(options));
 }
 

@@ -29,6 +29,7 @@
 #include "engine/llama_decoder.h"
 #include "engine/mtp_draft.h"
 #include "engine/ngram_draft.h"
+#include "engine/parked_files.h"
 #include "engine/vision.h"
 #include "turboquant/backend.h"
 #include "turboquant/profile.h"
@@ -429,6 +430,7 @@ class LlamaEngine final : public Engine {
   std::unique_ptr<PooledContext> pooled_;
   std::unique_ptr<DraftSource> drafts_;
   std::unique_ptr<Speculator> speculator_;
+  std::unique_ptr<ParkedFiles> parked_files_;
   std::unique_ptr<Scheduler> scheduler_;  // stops before what it uses goes
 
   // For models without a scheduler.
@@ -550,6 +552,12 @@ Result<void> LlamaEngine::load(const std::function<bool(float)>& progress) {
   if (!drafts) return std::move(drafts).error();
   drafts_ = std::move(*drafts);
   if (drafts_) speculator_ = std::make_unique<Speculator>(*drafts_, options_.speculation, decoder_->max_sequences());
+  if (options_.park_disk_bytes > 0) {
+    auto files = ParkedFiles::open(options_.park_folder, options_.park_disk_bytes);
+    if (!files) return std::move(files).error();
+    parked_files_ = std::move(*files);
+    options_.scheduler.files = parked_files_.get();
+  }
   scheduler_ = std::make_unique<Scheduler>(*decoder_, options_.scheduler, Clock::system(), speculator_.get());
   return {};
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <utility>
 
 namespace hearth::engine {
 
@@ -10,7 +11,9 @@ struct PrefixCache::Node {
   Node* parent = nullptr;   // null only for a root
   std::map<Token, std::unique_ptr<Node>> children;
   bool resident = true;
-  std::vector<std::uint8_t> saved;  // parked: the KV of the edge
+  std::vector<std::uint8_t> saved;  // parked: the KV of the edge, unless it is on disk
+  ParkedFiles::Entry file;
+  bool lost = false;                // its file is damaged
   SeqId seq = -1;                   // resident leaves only: a sequence that covers the path from the root to here
   int pins = 0;                     // running sequences whose prefix passes through or ends here
   std::uint64_t used = 0;           // never older than a child's
@@ -55,12 +58,13 @@ SeqId SequencePool::take() {
   return id;
 }
 
-PrefixCache::PrefixCache(Decoder& decoder, SequencePool& pool, std::int64_t idle_bytes)
+PrefixCache::PrefixCache(Decoder& decoder, SequencePool& pool, std::int64_t idle_bytes, ParkedFiles* files)
     : decoder_(decoder),
       pool_(pool),
       limit_(idle_bytes),
       cell_bytes_(std::max<std::int64_t>(1, decoder.bytes_per_cell())),
       parks_(idle_bytes > 0 && decoder.can_share_prefix() && decoder.saves_all_positions()),
+      files_(parks_ ? files : nullptr),
       scratch_(parks_ ? pool.take() : -1) {}
 PrefixCache::~PrefixCache() = default;
 
@@ -103,6 +107,7 @@ PrefixCache::Pin PrefixCache::acquire(const AdapterPtr& adapter, std::span<const
     pin_path(next);
     const bool there = next->resident || make_resident(next, unused);
     unpin_path(next);
+    if (next->lost) drop(next);
     if (!there) break;
     const int common = common_length(next->edge, rest);
     node = common < next->length() ? split(next, common) : next;
@@ -174,8 +179,7 @@ PrefixCache::Node* PrefixCache::follow(Node* node, std::span<const Token> tokens
         drop(next);
         break;
       }
-      parked_bytes_ -= static_cast<std::int64_t>(next->saved.size());
-      next->saved = {};
+      forget_saved(next);
       next->resident = true;
       std::erase(parked_, next);
       cells_ += next->length();
@@ -224,6 +228,7 @@ bool PrefixCache::make_resident(Node* node, int& unused) {
   const int need = node->length();
   if (unused < need) unused += evict(need - unused);
   if (unused < need || (pool_.available() == 0 && !evict_sequence())) return false;
+  if (node->file && !take_from_disk(node)) return false;
   const SeqId own = pool_.take();
   if (!decoder_.restore(own, node->saved)) {
     decoder_.remove(own, 0, -1);
@@ -231,8 +236,7 @@ bool PrefixCache::make_resident(Node* node, int& unused) {
     return false;
   }
   unused -= need;
-  parked_bytes_ -= static_cast<std::int64_t>(node->saved.size());
-  node->saved = {};
+  forget_saved(node);
   node->resident = true;
   std::erase(parked_, node);
   cells_ += need;
@@ -308,6 +312,38 @@ bool PrefixCache::park(Node* leaf) {
   return true;
 }
 
+void PrefixCache::forget_saved(Node* node) {
+  parked_bytes_ -= static_cast<std::int64_t>(node->saved.size());
+  node->saved = {};
+  node->file = {};
+}
+
+// Makes room there by dropping what nobody has wanted for longer. False when there is none to make; then the node is as it was.
+bool PrefixCache::move_to_disk(Node* node) {
+  const auto size = static_cast<std::int64_t>(node->saved.size());
+  if (files_ == nullptr || !files_->could_hold(size)) return false;
+  auto entry = files_->put(node->saved);
+  while (!entry) {
+    Node* const oldest = oldest_on_disk();
+    if (oldest == nullptr || oldest->used > node->used) return false;
+    drop(oldest);
+    entry = files_->put(node->saved);
+  }
+  node->file = std::move(*entry);
+  parked_bytes_ -= size;
+  return true;
+}
+
+// False where its file is damaged: then it is lost.
+bool PrefixCache::take_from_disk(Node* node) {
+  auto bytes = files_->take(std::exchange(node->file, {}));
+  node->lost = !bytes.ok();
+  if (node->lost) return false;
+  node->saved = std::move(bytes).value();
+  parked_bytes_ += static_cast<std::int64_t>(node->saved.size());
+  return true;
+}
+
 // Gives up a resident leaf's cells. Its parent becomes a leaf if nothing else covers it.
 void PrefixCache::leave_cells(Node* leaf) {
   const int start = depth(leaf->parent);
@@ -333,7 +369,7 @@ void PrefixCache::drop(Node* node) {
   if (node->resident) {
     leave_cells(node);
   } else {
-    parked_bytes_ -= static_cast<std::int64_t>(node->saved.size());
+    forget_saved(node);
     std::erase(parked_, node);
   }
   node->parent->children.erase(node->edge.front());
@@ -344,7 +380,9 @@ void PrefixCache::trim() {
     Node* parked = oldest_parked();
     Node* leaf = oldest_leaf();
     if (parked != nullptr && (leaf == nullptr || parked->used <= leaf->used)) {
-      drop(parked);
+      if (!move_to_disk(parked)) drop(parked);
+    } else if (leaf != nullptr && files_ != nullptr && park(leaf)) {
+      continue;  // on its way to disk
     } else if (leaf != nullptr) {
       const auto excess = static_cast<int>((idle_bytes() - limit_ + cell_bytes_ - 1) / cell_bytes_);
       if (const int at = cut(leaf, leaf->length() - excess); at > 0 && leaf->children.empty()) split(leaf, at);
@@ -374,7 +412,14 @@ PrefixCache::Node* PrefixCache::oldest_leaf() const {
 }
 
 PrefixCache::Node* PrefixCache::oldest_parked() const {
-  return oldest<Node*>(parked_, [](Node* const& node) { return node->pins == 0 && node->children.empty(); });
+  // What lies on disk does not need its parent in memory; what is dropped takes along what is below.
+  const auto nodes = files_ != nullptr ? [](Node* const& node) { return node->pins == 0 && !node->file; }
+                                       : [](Node* const& node) { return node->pins == 0 && node->children.empty(); };
+  return oldest<Node*>(parked_, nodes);
+}
+
+PrefixCache::Node* PrefixCache::oldest_on_disk() const {
+  return oldest<Node*>(parked_, [](Node* const& node) { return node->pins == 0 && node->file && node->children.empty(); });
 }
 
 void PrefixCache::pin_path(Node* node) {

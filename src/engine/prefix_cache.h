@@ -1,7 +1,8 @@
 // Requests begin alike: the same system prompt, the same tools, the conversation so far. The prefix cache keeps the KV of what was already computed
 // and hands it to the next request that starts with the same tokens, whoever sent it. It is a radix tree over tokens for each adapter, because keys
 // and values computed under one are wrong under any other; every node owns the KV of its edge, either resident in the decoder's cells or parked as bytes in host memory. Idle resident cells cost every running sequence time,
-// because attention passes over all cells in use; so idle prefixes are parked while others run, and come back by a copy instead of a computation.
+// because attention passes over all cells in use; so idle prefixes are parked while others run, and come back by a copy instead of a computation. What exceeds
+// the limit for host memory goes to disk, where there is a place for it (parked_files.h).
 //
 // Resident nodes form a tree of their own at each root. Its leaves hold a decoder sequence that covers the whole path from the root; inner nodes are
 // covered by any leaf below them. Paths in use by running sequences are pinned and stay resident. Of the rest the least recently used goes first.
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "engine/decoder.h"
+#include "engine/parked_files.h"
 
 namespace hearth::engine {
 
@@ -32,8 +34,8 @@ class SequencePool {
 
 class PrefixCache {
  public:
-  // `idle_bytes`: how much KV that nobody uses may be kept, resident and parked together; 0 keeps none.
-  PrefixCache(Decoder& decoder, SequencePool& pool, std::int64_t idle_bytes);
+  // `idle_bytes`: how much KV that nobody uses may be kept, resident and parked together; 0 keeps none. `files`: where the rest goes; null: nowhere.
+  PrefixCache(Decoder& decoder, SequencePool& pool, std::int64_t idle_bytes, ParkedFiles* files = nullptr);
   ~PrefixCache();
   PrefixCache(const PrefixCache&) = delete;
   PrefixCache& operator=(const PrefixCache&) = delete;
@@ -86,10 +88,14 @@ class PrefixCache {
   Node* follow(Node* from, std::span<const Token> tokens, SeqId seq, int& covered);
   bool make_resident(Node* node, int& unused);
   bool park(Node* leaf);
+  bool move_to_disk(Node* parked);
+  bool take_from_disk(Node* node);
+  void forget_saved(Node* node);
   void leave_cells(Node* leaf);
   void drop(Node* node);
   Node* oldest_leaf() const;
   Node* oldest_parked() const;
+  Node* oldest_on_disk() const;
   void pin_path(Node* node);
   void unpin_path(Node* node);
   void touch(Node* node);
@@ -102,10 +108,11 @@ class PrefixCache {
   const std::int64_t limit_;
   const std::int64_t cell_bytes_;
   const bool parks_;
+  ParkedFiles* const files_;
   SeqId scratch_;                        // holds one edge alone while it is saved
   std::map<std::uint64_t, Tree> trees_;  // by adapter id
   std::vector<Node*> leaves_;            // resident, without resident children
-  std::vector<Node*> parked_;
+  std::vector<Node*> parked_;            // in host memory or on disk
   int cells_ = 0;
   int pinned_ = 0;
   std::int64_t parked_bytes_ = 0;

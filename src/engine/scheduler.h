@@ -21,6 +21,8 @@
 
 namespace hearth::engine {
 
+class ParkedFiles;  // engine/parked_files.h
+
 struct SchedulerOptions {
   int max_running = 16;       // sequences decoding at once
   int cached_sequences = 48;  // prefixes kept in the cache at once; the decoder needs max_running + cached_sequences sequence ids
@@ -30,6 +32,7 @@ struct SchedulerOptions {
   std::chrono::milliseconds tick_target_alone{500};         // the same while nobody streams: how long a newcomer may have to wait
   std::int64_t prefix_cache_bytes = std::int64_t{1} << 30;  // idle KV kept for reuse, in cells and in host memory together; 0 = off
   std::int64_t park_bytes = std::int64_t{4} << 30;          // host memory for parked sequences
+  ParkedFiles* files = nullptr;                             // where KV goes that these two do not hold; outlives the scheduler; null: nowhere
   int open_ended_reserve = 512;                             // cells reserved at first for a request without max_tokens; grows as it goes
   int quantum = 512;                                        // deficit round-robin: tokens a tenant earns per turn
   std::size_t sink_backlog = 256;                           // tokens a slow reader may leave unread before its sequence pauses
@@ -113,6 +116,7 @@ struct SchedulerStats {
   int cells_total = 0, cells_used = 0, cells_cached = 0;  // used includes cached
   std::int64_t prefix_parked_bytes = 0;                   // idle prefixes in host memory
   std::int64_t kv_bytes = 0, parked_bytes = 0;            // all cells, used or not; parked sequences in host memory
+  std::int64_t disk_bytes = 0, disk_lost = 0;             // parked KV on disk; what was there and could not be given back
   std::int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   std::int64_t drafted_tokens = 0, accepted_tokens = 0;  // speculation: guessed; of these, right
   std::int64_t parks = 0, resumes = 0, preempted_bytes = 0;

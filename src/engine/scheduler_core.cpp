@@ -5,6 +5,7 @@
 #include <set>
 #include <tuple>
 
+#include "engine/parked_files.h"
 #include "engine/speculator.h"
 #include "engine/text_stream.h"
 
@@ -43,7 +44,8 @@ struct SchedulerCore::Sequence {
   std::unique_ptr<Sampler> sampler;
   TextStream text;        // stops at the request's own strings and, after them in the list, the template's
   std::set<Token> shown;  // special tokens the output parser must see
-  std::vector<std::uint8_t> saved;
+  std::vector<std::uint8_t> saved;  // parked: its KV, unless that is on disk
+  ParkedFiles::Entry file;
   TimePoint waiting_since;
   std::uint64_t admission = 0;
   int first_row = -1, rows = 0;  // of the current batch
@@ -82,7 +84,7 @@ SchedulerCore::SchedulerCore(Decoder& decoder, SchedulerOptions options, const C
       options_(options),
       clock_(clock),
       pool_(decoder.max_sequences()),
-      cache_(decoder, pool_, options.prefix_cache_bytes),
+      cache_(decoder, pool_, options.prefix_cache_bytes, options.files),
       total_cells_(decoder.context_cells()),
       max_request_tokens_(std::min(decoder.max_request_tokens(), decoder.context_cells())),
       can_share_(decoder.can_share_prefix()),
@@ -218,7 +220,7 @@ void SchedulerCore::make_unused(int cells) {
 
 bool SchedulerCore::fits(const Sequence& sequence) const {
   int need = sequence.promised();
-  if (sequence.saved.empty() && can_share_ && !sequence.generation().echo_logprobs) {
+  if (sequence.saved.empty() && !sequence.file && can_share_ && !sequence.generation().echo_logprobs) {
     need -= cache_.pinned_match(sequence.generation().adapter, std::span(sequence.tokens).first(sequence.tokens.size() - 1));
   }
   return need <= free_cells();
@@ -318,6 +320,14 @@ bool SchedulerCore::start(SequencePtr& sequence) {
   }
   s.seq = pool_.take();
   s.admission = ++admissions_;
+  if (s.file) {
+    if (auto bytes = options_.files->take(std::move(s.file))) {
+      s.saved = std::move(bytes).value();
+      parked_bytes_ += static_cast<std::int64_t>(s.saved.size());
+    } else {
+      s.computed = 0;  // computed again
+    }
+  }
   if (!s.saved.empty()) {
     make_unused(s.computed);
     const auto restored = decoder_.restore(s.seq, s.saved);
@@ -343,14 +353,21 @@ void SchedulerCore::park(Sequence& s) {
   SequencePtr sequence = std::move(*at);
   running_.erase(at);
   const std::int64_t size = s.computed * decoder_.bytes_per_cell();
-  if (s.computed > 0 && parked_bytes_ + size <= options_.park_bytes) {
+  const bool in_memory = parked_bytes_ + size <= options_.park_bytes, on_disk = options_.files != nullptr && options_.files->could_hold(size);
+  if (s.computed > 0 && (in_memory || on_disk)) {
     if (auto state = decoder_.save(s.seq)) {
-      s.saved = std::move(state).value();
-      parked_bytes_ += static_cast<std::int64_t>(s.saved.size());
-      stats_.preempted_bytes += static_cast<std::int64_t>(s.saved.size());
+      std::vector<std::uint8_t> bytes = std::move(state).value();
+      const auto held = static_cast<std::int64_t>(bytes.size());
+      if (in_memory) {
+        s.saved = std::move(bytes);
+        parked_bytes_ += held;
+      } else if (auto entry = options_.files->put(bytes)) {
+        s.file = std::move(*entry);
+      }
+      if (in_memory || s.file) stats_.preempted_bytes += held;
     }
   }
-  if (s.saved.empty()) {
+  if (s.saved.empty() && !s.file) {
     retire(s);
     s.computed = 0;
   } else {
@@ -746,6 +763,10 @@ SchedulerStats SchedulerCore::stats() const {
   s.prefix_parked_bytes = cache_.parked_bytes();
   s.kv_bytes = decoder_.context_cells() * decoder_.bytes_per_cell();
   s.parked_bytes = parked_bytes_;
+  if (options_.files != nullptr) {
+    s.disk_bytes = options_.files->bytes();
+    s.disk_lost = options_.files->lost();
+  }
   s.cells_used = used_cells();
   return s;
 }

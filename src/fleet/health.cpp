@@ -18,6 +18,8 @@ void each_field(Stats& stats, Visit visit) {
   visit("prefix_parked_bytes", stats.prefix_parked_bytes);
   visit("kv_bytes", stats.kv_bytes);
   visit("parked_bytes", stats.parked_bytes);
+  visit("disk_bytes", stats.disk_bytes);
+  visit("disk_lost", stats.disk_lost);
   visit("prompt_tokens", stats.prompt_tokens);
   visit("cached_tokens", stats.cached_tokens);
   visit("generated_tokens", stats.generated_tokens);

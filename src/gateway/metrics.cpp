@@ -119,7 +119,9 @@ class Metrics::Impl {
   Gauges& sequences = gauges("hearth_engine_requests", "Requests in the engine, by state");
   Gauges& cells = gauges("hearth_kv_cells", "KV cache cells: all, in use (cached ones included), kept for reuse");
   Gauges& prefix_parked = gauges("hearth_prefix_cache_parked_bytes", "KV of idle prefixes kept in host memory");
-  Gauges& kv_bytes = gauges("hearth_kv_bytes", "Memory of keys and values: of all cells, and of requests paused in host memory");
+  Gauges& kv_bytes = gauges("hearth_kv_bytes", "Keys and values: of all cells, of requests paused in host memory, and on disk");
+  Counters& parked_lost =
+      counters("hearth_parked_lost_total", "Parked keys and values on disk that could not be read back, so that they were computed again");
   Counters& prefix_hits =
       counters("hearth_prefix_cache_hit_tokens_total", "Prompt tokens the engine took from its prefix cache instead of computing them");
   Counters& generated = counters("hearth_engine_generated_tokens_total", "Tokens the engine sampled, unfinished answers included");
@@ -159,6 +161,7 @@ class Metrics::Impl {
           prefix_parked(all.prefix_parked.Add({{"model", model}})),
           kv_cells(all.kv_bytes.Add({{"model", model}, {"kind", "cells"}})),
           kv_parked(all.kv_bytes.Add({{"model", model}, {"kind", "parked"}})),
+          kv_disk(all.kv_bytes.Add({{"model", model}, {"kind", "disk"}})),
           adapters(all.adapters.Add({{"model", model}})),
           adapter_bytes(all.adapter_bytes.Add({{"model", model}})),
           prefix_hits(all.prefix_hits.Add({{"model", model}})),
@@ -166,6 +169,7 @@ class Metrics::Impl {
           drafted(all.speculation.Add({{"model", model}, {"kind", "drafted"}})),
           accepted(all.speculation.Add({{"model", model}, {"kind", "accepted"}})),
           adapter_loads(all.adapter_loads.Add({{"model", model}})),
+          parked_lost(all.parked_lost.Add({{"model", model}})),
           restarts(all.restarts.Add({{"model", model}})) {}
 
     void set(const engine::SchedulerStats& stats) {
@@ -178,6 +182,7 @@ class Metrics::Impl {
       prefix_parked.Set(static_cast<double>(stats.prefix_parked_bytes));
       kv_cells.Set(static_cast<double>(stats.kv_bytes));
       kv_parked.Set(static_cast<double>(stats.parked_bytes));
+      kv_disk.Set(static_cast<double>(stats.disk_bytes));
       adapters.Set(stats.adapters);
       adapter_bytes.Set(static_cast<double>(stats.adapter_bytes));
     }
@@ -188,12 +193,13 @@ class Metrics::Impl {
       drafted.follow(report.stats.drafted_tokens);
       accepted.follow(report.stats.accepted_tokens);
       adapter_loads.follow(report.stats.adapter_loads);
+      parked_lost.follow(report.stats.disk_lost);
       restarts.follow(report.restarts);
     }
 
     prometheus::Gauge &running, &waiting, &parked, &cells_total, &cells_used, &cells_cached, &prefix_parked, &kv_cells, &kv_parked,
-        &adapters, &adapter_bytes;
-    Follower prefix_hits, generated, drafted, accepted, adapter_loads, restarts;
+        &kv_disk, &adapters, &adapter_bytes;
+    Follower prefix_hits, generated, drafted, accepted, adapter_loads, parked_lost, restarts;
   };
 
   Counters& calls = counters("hearth_safety_calls_total", "Tool calls, by verdict, the layer that decided, and what became of them");

@@ -1,15 +1,19 @@
 // What the scheduler promises, checked tick by tick against a decoder whose tokens prove that no sequence was ever mixed up.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
+#include <filesystem>
 #include <map>
 #include <mutex>
 #include <random>
 #include <thread>
 
 #include "engine/fake_decoder.h"
+#include "engine/parked_files.h"
 #include "engine/scheduler_core.h"
 
 namespace hearth::engine {
@@ -426,6 +430,161 @@ TEST_F(SchedulerTest, IdlePrefixesLeaveTheCellsWhileOthersRunAndComeBackByACopy)
   EXPECT_EQ(rows_of(1000), 1) << "a parked prefix was computed again";
   EXPECT_EQ(again.sink->choices[0].text, expected_text(tokens_from(1, 2000), 4, 7));
   EXPECT_EQ(other.sink->choices[0].text, expected_text(tokens_from(10'000, 50), 200, 7));
+}
+
+// Parked KV on disk, and ways to spoil what is there.
+class SchedulerDiskTest : public SchedulerTest {
+ protected:
+  void SetUp() override {
+    std::string pattern = (std::filesystem::temp_directory_path() / "hearth-scheduler-XXXXXX").string();
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+    auto made = ParkedFiles::open(folder_ / "parked", 1 << 20);
+    ASSERT_TRUE(made);
+    files_ = std::move(*made);
+  }
+  void TearDown() override {
+    core.reset();
+    files_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+  void spoil_all() {
+    files_->flush();
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+      std::error_code gone;
+      const auto target = std::filesystem::read_symlink(entry.path(), gone).string();
+      if (!gone && target.starts_with(folder_.string() + "/")) ASSERT_EQ(::ftruncate(std::stoi(entry.path().filename()), 10), 0);
+    }
+  }
+  std::filesystem::path folder_;
+  std::unique_ptr<ParkedFiles> files_;
+};
+
+TEST_F(SchedulerDiskTest, PausedWorkPastTheHostLimitGoesOnFromDisk) {
+  for (const bool damaged : {false, true}) {
+    SchedulerOptions options;
+    options.park_bytes = 0;
+    options.files = files_.get();
+    make(600, options);
+    auto background = add(generation(tokens_from(1, 300), 200, "a", chat::Priority::background));
+    for (int i = 0; i < 50; ++i) tick();
+    auto interactive = add(generation(tokens_from(5000, 300), 250));
+    tick();
+    EXPECT_EQ(core->stats().parked, 1);
+    EXPECT_GT(core->stats().disk_bytes, 300 * 8);
+    EXPECT_EQ(core->stats().parked_bytes, 0);
+    if (damaged) spoil_all();
+    run_until_idle();
+    EXPECT_EQ(background.sink->choices[0].text, expected_text(tokens_from(1, 300), 200, 7));
+    EXPECT_EQ(interactive.sink->choices[0].text, expected_text(tokens_from(5000, 300), 250, 7));
+    EXPECT_EQ(core->stats().resumes, damaged ? 0 : 1);
+    if (!damaged) EXPECT_EQ(rows_of(150), 1) << "what was on disk was computed again";
+    EXPECT_EQ(core->stats().disk_lost, damaged ? 1 : 0);
+    EXPECT_EQ(core->stats().disk_bytes, 0);
+  }
+}
+
+TEST_F(SchedulerDiskTest, PausedWorkThatIsCancelledLeavesTheDisk) {
+  SchedulerOptions options;
+  options.park_bytes = 0;
+  options.files = files_.get();
+  make(600, options);
+  auto background = add(generation(tokens_from(1, 300), 200, "a", chat::Priority::background));
+  for (int i = 0; i < 50; ++i) tick();
+  add(generation(tokens_from(5000, 300), 250));
+  tick();
+  EXPECT_GT(core->stats().disk_bytes, 0);
+  background.cancelled->store(true);
+  tick();
+  files_->flush();
+  EXPECT_EQ(core->stats().disk_bytes, 0);
+  run_until_idle();
+}
+
+TEST_F(SchedulerDiskTest, PrefixesThatMemoryDoesNotHoldComeBackFromDisk) {
+  for (const bool damaged : {false, true}) {
+    SchedulerOptions options;
+    options.prefix_cache_bytes = 450 * 8;  // one of the prompts
+    options.files = files_.get();
+    make(4096, options);
+    for (int i = 0; i < 10; ++i) {
+      add(generation(tokens_from(1000 * (i + 1), 400), 3));
+      run_until_idle();
+    }
+    EXPECT_LE(core->stats().cells_cached * 8 + core->stats().prefix_parked_bytes, 450 * 8);
+    EXPECT_GT(core->stats().disk_bytes, 8 * 400 * 8);
+    if (damaged) spoil_all();
+    for (int i = 0; i < 9; ++i) {
+      SCOPED_TRACE(i);
+      auto again = add(generation(tokens_from(1000 * (i + 1), 400), 20));
+      run_until_idle();
+      EXPECT_EQ(again.sink->cached, damaged && i < 8 ? 0 : 399);
+      EXPECT_EQ(again.sink->choices[0].text, expected_text(tokens_from(1000 * (i + 1), 400), 20, 7));
+      if (damaged && i == 7) break;  // from here on they were put after the damage
+    }
+    EXPECT_EQ(core->stats().disk_lost > 0, damaged);
+    core.reset();
+    EXPECT_EQ(files_->bytes(), 0);
+  }
+}
+
+// A conversation whose turns lie on disk one behind the other; and one whose beginning is damaged, so that the turns behind it are of no use.
+TEST_F(SchedulerDiskTest, APathOfPrefixesComesBackAsFarAsItIsWhole) {
+  SchedulerOptions options;
+  options.prefix_cache_bytes = 200 * 8;
+  options.files = files_.get();
+  make(4096, options);
+  for (const int length : {150, 300, 450}) {
+    add(generation(tokens_from(1, length), 1));
+    run_until_idle();
+    add(generation(tokens_from(90'000 + length * 10, 190), 1));
+    run_until_idle();
+  }
+  auto whole = add(generation(tokens_from(1, 460), 10));
+  run_until_idle();
+  EXPECT_GE(whole.sink->cached, 300);
+  EXPECT_EQ(whole.sink->choices[0].text, expected_text(tokens_from(1, 460), 10, 7));
+  for (int i = 0; i < 5; ++i) {
+    add(generation(tokens_from(50'000 + 1000 * i, 190), 1));
+    run_until_idle();
+  }
+  spoil_all();
+  auto again = add(generation(tokens_from(1, 460), 10));
+  run_until_idle();
+  EXPECT_EQ(again.sink->cached, 0);
+  EXPECT_EQ(again.sink->choices[0].text, expected_text(tokens_from(1, 460), 10, 7));
+}
+
+// Little memory, a small disk, many prompts with common beginnings, and now and then damage: every answer is the model's.
+TEST_F(SchedulerDiskTest, RandomWorkloadsWithDamage) {
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    const auto below = [&](int n) { return static_cast<int>(random() % static_cast<unsigned>(n)); };
+    core.reset();
+    auto made = ParkedFiles::open(folder_ / "parked", 8 * (100 + below(3000)));
+    ASSERT_TRUE(made);
+    files_ = std::move(*made);
+    SchedulerOptions options;
+    options.prefix_cache_bytes = 8 * (50 + below(600));
+    options.park_bytes = below(2) * 2000;
+    options.files = files_.get();
+    make(700 + below(600), options);
+    std::vector<std::pair<Job, std::string>> jobs;
+    for (int round = 0; round < 60; ++round) {
+      std::vector<Token> prompt = tokens_from(1 + 1000 * below(3), 20 + below(200));
+      for (int i = below(80); i > 0; --i) prompt.push_back(10'000 + below(3));
+      const int tokens = 1 + below(80);
+      std::string expected = expected_text(prompt, tokens, 7);
+      jobs.emplace_back(add(generation(std::move(prompt), tokens, "a", below(2) == 0 ? chat::Priority::background : chat::Priority::interactive)),
+                        std::move(expected));
+      for (int i = below(30); i > 0; --i) tick();
+      if (below(12) == 0) run_until_idle();
+      if (below(8) == 0) spoil_all();
+    }
+    run_until_idle();
+    for (auto& [job, expected] : jobs) EXPECT_EQ(job.sink->choices[0].text, expected);
+  }
 }
 
 TEST_F(SchedulerTest, PrefixesThatCannotBeSavedWholeStayInTheirCells) {
