@@ -74,6 +74,10 @@ bool is_bert(const Shape& s) { return s.arch == "bert"; }
 // Architectures whose blocks for the tokens after the next llama.cpp runs.
 bool has_mtp(const Shape& s) { return s.arch == "glm4moe" || s.arch == "hy_v3"; }
 
+// Latent attention: keys and values are a vector of this many numbers, from which heads are made.
+bool is_latent(const Shape& s) { return s.arch == "deepseek2"; }
+constexpr int latent_size = 64, latent_turned = 32;  // numbers; of a head, those that positions turn
+
 // Tokenizer from the vocabulary file, everything else from the shape.
 Gguf metadata(const Shape& s) {
   gguf_init_params params{.no_alloc = true, .ctx = nullptr};
@@ -102,7 +106,14 @@ Gguf metadata(const Shape& s) {
   u32("embedding_length", s.width);
   u32("feed_forward_length", s.ffn);
   u32("attention.head_count", s.heads);
-  u32("attention.head_count_kv", s.kv_heads);
+  if (s.arch == "lfm2") {  // every second block attends, the others have a short convolution
+    std::vector<int32_t> kv_heads;
+    for (int i = 0; i < s.layers; ++i) kv_heads.push_back(i % 2 == 1 ? s.kv_heads : 0);
+    gguf_set_arr_data(meta.get(), key("attention.head_count_kv").c_str(), GGUF_TYPE_INT32, kv_heads.data(), kv_heads.size());
+    u32("shortconv.l_cache", 3);
+  } else {
+    u32("attention.head_count_kv", is_latent(s) ? 1 : s.kv_heads);
+  }
   if (s.head_size > 0) {
     u32("attention.key_length", s.head_size);
     u32("attention.value_length", s.head_size);
@@ -119,6 +130,20 @@ Gguf metadata(const Shape& s) {
   if (s.arch == "gemma2") {
     f32("attn_logit_softcapping", 50.0F);
     f32("final_logit_softcapping", 30.0F);
+  }
+  if (is_latent(s)) {
+    u32("attention.q_lora_rank", s.width / 2);
+    u32("attention.kv_lora_rank", latent_size);
+    u32("attention.key_length", latent_size + latent_turned);
+    u32("attention.value_length", latent_size);
+    u32("attention.key_length_mla", 2 * latent_turned);
+    u32("attention.value_length_mla", latent_turned);
+    u32("rope.dimension_count", latent_turned);
+    u32("leading_dense_block_count", s.layers);
+    u32("expert_count", s.experts);
+    u32("expert_used_count", 2);
+    u32("expert_shared_count", 1);
+    u32("expert_feed_forward_length", s.ffn);
   }
   if (s.arch == "qwen2vl") {  // a quarter of the rotated pairs for time, three eighths each for height and width
     const int pairs = (s.head_size > 0 ? s.head_size : s.width / s.heads) / 2;
@@ -273,7 +298,7 @@ int main(int argc, char** argv) {
       ->trigger_on_parse();
   app.add_option("--arch", shape.arch, "Architecture")
       ->check(CLI::IsMember(std::vector<std::string>{"llama", "qwen2", "qwen2vl", "qwen3", "qwen3moe", "gemma2", "gemma3", "gpt-oss",
-                                                     "glm4moe", "hy_v3", "bert"}))
+                                                     "glm4moe", "hy_v3", "lfm2", "deepseek2", "bert"}))
       ->capture_default_str();
   app.add_option("--vocab", shape.vocab, "GGUF file to copy the tokenizer and chat template from")->required()->check(CLI::ExistingFile);
   app.add_option("--type", shape.type, "Type of the matrices")
