@@ -19,6 +19,9 @@ Tables::Tables(VectorFormat shape, const Codebook& book)
     const std::size_t span = codes / first;  // codes below a node of this depth
     for (std::size_t i = 0; i < first; ++i) search[first + i] = static_cast<float>(book.thresholds[i * span + span / 2 - 1]);
   }
+  for (std::size_t first = 1; 2 * first < codes; first *= 2) {
+    for (std::size_t i = 0; i < first; ++i) upper_search[first + i] = search[3 * first + i];
+  }
 }
 
 std::span<const Kernels* const> available_kernels() {

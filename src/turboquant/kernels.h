@@ -34,6 +34,8 @@ struct Tables {
   alignas(64) std::array<float, 256> level{};
   // The thresholds as a binary search tree: from n = 1, `bits` times n = 2n + (z > search[n]); then n − 2^bits is the code.
   alignas(64) std::array<float, 256> search{};
+  // Thresholds are symmetric: the part of the tree above 0, numbered like a tree of its own, for the search of |z|.
+  alignas(64) std::array<float, 128> upper_search{};
 };
 
 // One query row on one tile.

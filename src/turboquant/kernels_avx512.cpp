@@ -10,6 +10,7 @@
 
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 #pragma clang fp contract(off)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni"))), apply_to = function)
@@ -438,6 +439,18 @@ INLINE __m512 look_up(const __m512* table, __m512i i) {
   }
 }
 
+template <int parts>
+INLINE __m512i look_up_words(const __m512i* table, __m512i i) {
+  if constexpr (parts == 1) {
+    return _mm512_permutexvar_epi32(i, table[0]);
+  } else if constexpr (parts == 2) {
+    return _mm512_permutex2var_epi32(table[0], i, table[1]);
+  } else {
+    const __mmask16 upper = _mm512_test_epi32_mask(i, _mm512_set1_epi32(8 * parts));
+    return _mm512_mask_blend_epi32(upper, look_up_words<parts / 2>(table, i), look_up_words<parts / 2>(table + parts / 2, i));
+  }
+}
+
 // The search tree in registers: a level of it is a table that the low bits of the node index.
 template <int bits>
 struct Search {
@@ -459,6 +472,34 @@ struct Search {
     }
   }
   INLINE __m512i operator()(__m512 z) const { return step<0>(_mm512_set1_epi32(1), z); }
+};
+
+// The same by size and sign, for wide codes: half the tree, which fits the registers. Gives the number of the level among those of its sign.
+template <int bits>
+struct SizeSearch {
+  __m512i table[1 << (bits - 5)];
+
+  INLINE explicit SizeSearch(const Tables& tables) {
+    int i = 0;
+    for (__m512i& t : table) t = _mm512_load_si512(tables.upper_search.data() + 16 * i++);
+  }
+  template <int depth>
+  INLINE __m512i step(__m512i node, __m512i size) const {
+    if constexpr (depth == bits - 1) {
+      return _mm512_sub_epi32(node, _mm512_set1_epi32(1 << (bits - 1)));
+    } else {
+      constexpr int first = depth <= 3 ? 0 : 1 << (depth - 4), parts = depth <= 4 ? 1 : 1 << (depth - 4);
+      const __m512i threshold = look_up_words<parts>(table + first, node), twice = _mm512_add_epi32(node, node);
+      return step<depth + 1>(_mm512_mask_add_epi32(twice, _mm512_cmpgt_epi32_mask(size, threshold), twice, _mm512_set1_epi32(1)), size);
+    }
+  }
+  // Sizes are compared as whole numbers, in which order they are. −|z| > −t is |z| < t: a size below 0 counts as the next larger, so that "greater" says
+  // "not less".
+  INLINE __m512i operator()(__m512 z, __mmask16& below) const {
+    below = _mm512_cmp_ps_mask(z, _mm512_setzero_ps(), _CMP_NGT_UQ);
+    const __m512i size = _mm512_and_si512(_mm512_castps_si512(z), _mm512_set1_epi32(0x7fffffff));
+    return step<0>(_mm512_set1_epi32(1), _mm512_mask_add_epi32(size, below, size, _mm512_set1_epi32(1)));
+  }
 };
 
 // The inverse of extract(), on codes in lanes of 32 bits without junk.
@@ -505,7 +546,7 @@ INLINE void pack(int bits, const __m512i* k, __m512i* p) {
 template <int bits>
 double quantise_of(const Tables& tables, const float* y, float factor, std::uint8_t* codes) {
   const int dim = tables.format.dim, columns = tables.columns;
-  const Search<bits> search(tables);
+  const std::conditional_t<(bits > 4), SizeSearch<(bits > 4 ? bits : 5)>, Search<bits>> search(tables);
   // The codebook is symmetric: of its upper half, the sizes of all levels.
   constexpr int half = 1 << (bits - 1), parts = half <= 16 ? 1 : half / 16;
   __m512 level[parts];
@@ -513,17 +554,27 @@ double quantise_of(const Tables& tables, const float* y, float factor, std::uint
   __m512d squares = _mm512_setzero_pd();
   for (int column = 0; column < columns; column += 16) {
     const int width = columns - column < 16 ? columns - column : 16;
-    __m512i code[8], planes[8];
+    __m512i code[8], size[8], planes[8];
     __mmask16 mask[8];
     for (int o = 0; o < 8; ++o) {
       const int at = o * columns + column, left = dim - at < width ? dim - at : width;
       mask[o] = static_cast<__mmask16>(left >= 16 ? 0xffff : left <= 0 ? 0 : (1 << left) - 1);
-      code[o] = _mm512_maskz_mov_epi32(mask[o], search(_mm512_mul_ps(_mm512_maskz_loadu_ps(mask[o], y + at), _mm512_set1_ps(factor))));
+      const __m512 z = _mm512_mul_ps(_mm512_maskz_loadu_ps(mask[o], y + at), _mm512_set1_ps(factor));
+      if constexpr (bits > 4) {
+        __mmask16 below = 0;
+        size[o] = search(z, below);
+        const __m512i found = _mm512_add_epi32(_mm512_set1_epi32(half), size[o]);
+        code[o] = _mm512_maskz_mov_epi32(mask[o], _mm512_mask_sub_epi32(found, below, _mm512_set1_epi32(half - 1), size[o]));
+      } else {
+        code[o] = _mm512_maskz_mov_epi32(mask[o], search(z));
+      }
     }
     for (int o = 0; o < 8; ++o) {  // apart, because both tables at once do not fit the registers
-      const __m512i above = _mm512_sub_epi32(code[o], _mm512_set1_epi32(half));  // −1 − i for the lower half
-      const __m512i size = _mm512_xor_si512(above, _mm512_srai_epi32(above, 31));
-      const __m512 value = _mm512_maskz_mov_ps(mask[o], look_up<parts>(level, size));
+      if constexpr (bits <= 4) {
+        const __m512i above = _mm512_sub_epi32(code[o], _mm512_set1_epi32(half));  // −1 − i for the lower half
+        size[o] = _mm512_xor_si512(above, _mm512_srai_epi32(above, 31));
+      }
+      const __m512 value = _mm512_maskz_mov_ps(mask[o], look_up<parts>(level, size[o]));
       const __m512d a = _mm512_cvtps_pd(_mm512_castps512_ps256(value)), b = _mm512_cvtps_pd(_mm512_extractf32x8_ps(value, 1));
       squares = _mm512_add_pd(squares, _mm512_add_pd(_mm512_mul_pd(a, a), _mm512_mul_pd(b, b)));  // whole numbers: exact
     }

@@ -187,6 +187,31 @@ TEST(Codec, EveryInstructionSetWritesTheSameBytes) {
   }
 }
 
+// On a threshold, beside it, at both zeros and far outside: where a search by halves and signs could differ.
+TEST(Codec, EveryInstructionSetCutsAtTheSameNumbers) {
+  constexpr int dim = 128;
+  for (int bits = kMinBits; bits <= kMaxBits; ++bits) {
+    const Codec codec = Codec::create({dim, bits}).value();
+    const Tables& tables = codec.tables();
+    const int codes = 1 << bits;
+    std::vector<float> edges = {0.0F, -0.0F, 1e30F, -1e30F, 1e-40F, -1e-40F};
+    for (int n = 1; n < codes; ++n) {
+      const float edge = tables.search[static_cast<std::size_t>(n)];
+      EXPECT_TRUE(std::count(tables.search.begin() + 1, tables.search.begin() + codes, -edge) == 1) << bits << " bits, " << edge;
+      for (const float x : {edge, std::nextafter(edge, 1e9F), std::nextafter(edge, -1e9F)}) edges.push_back(x);
+    }
+    while (edges.size() % dim != 0) edges.push_back(edges[edges.size() % 7]);
+    for (std::size_t at = 0; at < edges.size(); at += dim) {
+      std::vector<std::uint8_t> expected(codec.format().code_bytes()), got(expected.size());
+      const double squares = available_kernels()[0]->quantise(tables, edges.data() + at, 1, expected.data());
+      for (const Kernels* kernels : available_kernels()) {
+        EXPECT_EQ(kernels->quantise(tables, edges.data() + at, 1, got.data()), squares) << kernels->name << ", " << bits << " bits";
+        EXPECT_EQ(got, expected) << kernels->name << ", " << bits << " bits";
+      }
+    }
+  }
+}
+
 TEST(Codec, WhatWasDecodedEncodesToTheSameBytes) {
   for (const int dim : {64, 96, 128, 256}) {
     const std::vector<float> x = random_vectors(dim, 300, 17);
