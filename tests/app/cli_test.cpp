@@ -336,13 +336,14 @@ TEST_F(Cli, ServeRefusesTwoModelsOfOneName) {
   EXPECT_HAS(done.err, "two models are called \"one\": " + file + ":1 and " + file + ":3 (an alias of \"two\")");
 }
 
-// `hearth serve` as a child on a free port, with two models.
+// `hearth serve` as a child on a free port, with two models and `more`.
 class Served {
  public:
-  explicit Served(const fs::path& home) {
+  explicit Served(const fs::path& home, const std::string& more = {}) {
     std::ofstream(home / "served.toml")
         << "[models.one]\npath = \"embedded:\"\naliases = [\"uno\"]\n[models.\"org/two\"]\npath = \"embedded:\"\n"
-           "[models.far]\nkind = \"openai\"\nurl = \"http://127.0.0.1:1\"\n";
+           "[models.far]\nkind = \"openai\"\nurl = \"http://127.0.0.1:1\"\n"
+        << more;
     const std::string config = (home / "served.toml").string(), state = (home / "state").string();
     int ends[2];
     EXPECT_EQ(pipe(ends), 0);
@@ -414,6 +415,22 @@ TEST_F(Cli, PsLoadAndUnloadAskARunningServer) {
   done = run({"unload", "far"}, variables);
   EXPECT_EQ(done.exit_code, 1);
   EXPECT_HAS(done.err, "served elsewhere");
+}
+
+TEST_F(Cli, AModelThatACacheCannotBeCompressedForIsRefusedByName) {
+  const std::string file = (home_ / "latent.gguf").string();
+  const std::string make = std::string("'") + HEARTH_MAKE_MODEL + "' --arch deepseek2 --width 128 --heads 4 --kv-heads 1 --vocab '" +
+                           nano() + "' '" + file + "'";
+  ASSERT_EQ(std::system(make.c_str()), 0) << make;
+  const Served served(home_, "[models.latent]\npath = \"" + file + "\"\nkv_type = \"k8v4\"\n[models.plain]\npath = \"" + file + "\"\n");
+  const std::vector<std::string> variables{"HEARTH_URL=" + served.url()};
+  auto done = run({"load", "latent"}, variables);
+  EXPECT_EQ(done.exit_code, 1);
+  EXPECT_HAS(done.err, "latent attention");
+  EXPECT_HAS(done.err, "cache_k_l0");
+  EXPECT_HAS(done.err, "another kv_type");
+  done = run({"load", "plain"}, variables);
+  EXPECT_EQ(done.exit_code, 0) << done.err;
 }
 
 TEST_F(Cli, PsSaysWhenNoServerRuns) {
