@@ -103,11 +103,12 @@ const turboquant::Kernels* chosen = &turboquant::best_kernels();
 
 struct Inputs {
   int heads, queries, tokens;
-  std::vector<float> q, k, v;     // [query][head], [token][kv head]
-  std::vector<ggml_fp16_t> mask;  // [query][token], causal: the last query sees all
+  std::vector<float> q, k, v;  // [query][head], [token][kv head]
+  std::vector<ggml_fp16_t>
+      mask;  // [query][token]; causal: the last query sees all. Of a batch of sequences: all see the first half, of the rest each its own
   float scale = 1 / std::sqrt(static_cast<float>(dim));
 
-  Inputs(int heads_, int queries_, int tokens_)
+  Inputs(int heads_, int queries_, int tokens_, bool batch)
       : heads(heads_), queries(queries_), tokens(tokens_), k(rows_of(tokens_, 1)), v(rows_of(tokens_, 2)) {
     std::mt19937 random(3);
     std::normal_distribution<float> normal;
@@ -116,7 +117,8 @@ struct Inputs {
     mask.resize(static_cast<std::size_t>(queries) * static_cast<std::size_t>(tokens));
     for (int i = 0; i < queries; ++i) {
       for (int t = 0; t < tokens; ++t) {
-        const float value = t > tokens - queries + i ? -INFINITY : 0;
+        const bool hidden = batch ? t >= tokens / 2 && t % queries != i : t > tokens - queries + i;
+        const float value = hidden ? -INFINITY : 0;
         mask[static_cast<std::size_t>(i) * static_cast<std::size_t>(tokens) + static_cast<std::size_t>(t)] = ggml_fp32_to_fp16(value);
       }
     }
@@ -219,8 +221,9 @@ double relative_difference(const float* a, const float* b, std::size_t n) {
   return std::sqrt(difference / size);
 }
 
-void compare(bench::Report& report, ggml_threadpool* pool, int threads, int rounds, double seconds, int group, int queries, int tokens) {
-  const Inputs in(group * kv_heads, queries, tokens);
+void compare(bench::Report& report, ggml_threadpool* pool, int threads, int rounds, double seconds, int group, int queries, int tokens,
+             bool batch = false) {
+  const Inputs in(group * kv_heads, queries, tokens, batch);
   struct Target {
     std::string name;
     std::unique_ptr<Operation> operation;
@@ -251,8 +254,10 @@ void compare(bench::Report& report, ggml_threadpool* pool, int threads, int roun
   }
   for (std::size_t i = peers; i < targets.size(); ++i) {
     Measurement m;
-    m.name = (queries == 1 ? "decode" : "prefill of " + std::to_string(queries)) + ", depth " + std::to_string(tokens) + ", " +
-             std::to_string(group) + " query heads a KV head, " + targets[i].name;
+    m.name = (batch          ? "decode of " + std::to_string(queries) + " sequences in one pool"
+              : queries == 1 ? "decode"
+                             : "prefill of " + std::to_string(queries)) +
+             ", depth " + std::to_string(tokens) + ", " + std::to_string(group) + " query heads a KV head, " + targets[i].name;
     m.unit = "operations/s";
     m.compare = Measurement::Compare::ratio;
     m.subject = "hearth";
@@ -335,13 +340,17 @@ int main(int argc, char** argv) {
   int rounds = 5, threads = 2;
   double seconds = 0.1;
   bool quick = false;
-  std::vector<int> depths = {1024, 4096, 16384, 32768, 131072}, prefill_depths = {1024, 8192, 32768}, groups = {4, 8};
+  std::vector<int> depths = {1024, 4096, 16384, 32768, 131072}, prefill_depths = {1024, 8192, 32768}, batch_depths = {16384},
+                   groups = {4, 8};
   std::string json_file, document, kernels = chosen->name;
   app.add_option("--rounds", rounds, "Rounds of each measurement")->capture_default_str();
   app.add_option("--seconds", seconds, "Length of a turn")->capture_default_str();
   app.add_option("--threads", threads, "Threads of every target")->capture_default_str()->check(CLI::Range(1, 256));
   app.add_option("--depths", depths, "Tokens in the cache, decoding")->delimiter(',')->capture_default_str();
   app.add_option("--prefill-depths", prefill_depths, "Tokens in the cache, prefilling 128 (0: none)")
+      ->delimiter(',')
+      ->capture_default_str();
+  app.add_option("--batch-depths", batch_depths, "Tokens in the cache, decoding 16 sequences that share half of them (0: none)")
       ->delimiter(',')
       ->capture_default_str();
   app.add_option("--groups", groups, "Query heads of one KV head")->delimiter(',')->capture_default_str();
@@ -355,6 +364,7 @@ int main(int argc, char** argv) {
     seconds = 0.03;
     depths = {4096, 32768};
     prefill_depths = {1024};
+    batch_depths = {4096};
   }
   try {
     const turboquant::Kernels* found = nullptr;
@@ -373,12 +383,17 @@ int main(int argc, char** argv) {
       for (const int depth : prefill_depths) {
         if (depth >= 128) compare(report, pool.get(), threads, rounds, seconds, group, 128, depth);
       }
+      for (const int depth : batch_depths) {
+        if (depth >= 32) compare(report, pool.get(), threads, rounds, seconds, group, 16, depth, true);
+      }
     }
     compare_encoding(report, rounds, seconds);
     compare_memory(report);
     report.notes = {"Head size 128, 2 KV heads, " + std::to_string(threads) +
                         " threads of one ggml thread pool; widths are keys/values; kernels: " + std::string(chosen->name) + ".",
-                    "A prefill is 128 tokens at the end of the cache, under a causal mask.",
+                    "A prefill is 128 tokens at the end of the cache, under a causal mask. Sequences of a batch share the first half of "
+                    "the cache and have every 16th cell of the rest.",
+                    "What the rows see is listed once for all layers of a model, so that is not timed.",
                     std::to_string(rounds) + " interleaved rounds; median (min–max); ratios are taken inside a round."};
     bench::publish(report, json_file, document, "turboquant");
     return 0;
