@@ -39,7 +39,7 @@ struct EngineOptions {
   std::string projector_path;
   std::chrono::milliseconds projector_idle{std::chrono::minutes(5)};
   SchedulerOptions scheduler;
-  std::string park_folder;  // for what of parked KV goes to disk
+  std::string park_folder;           // for what of parked KV goes to disk
   std::int64_t park_disk_bytes = 0;  // there, at most; 0: nothing
   Speculation speculation;
 };

@@ -52,7 +52,8 @@ Result<std::unique_ptr<ParkedFiles>> ParkedFiles::open(const std::filesystem::pa
     return Error{ErrorCode::io, "the folder for parked requests cannot be made: " + folder.string() + ": " + std::strerror(errno)};
   }
   struct stat found{};
-  if (::lstat(folder.c_str(), &found) != 0 || !S_ISDIR(found.st_mode) || found.st_uid != ::geteuid() || ::chmod(folder.c_str(), 0700) != 0) {
+  if (::lstat(folder.c_str(), &found) != 0 || !S_ISDIR(found.st_mode) || found.st_uid != ::geteuid() ||
+      ::chmod(folder.c_str(), 0700) != 0) {
     return Error{ErrorCode::io, "the folder for parked requests must be a folder of this user: " + folder.string()};
   }
   rlimit files{};
@@ -214,8 +215,11 @@ Result<std::vector<std::uint8_t>> ParkedFiles::read(std::uint64_t id, const Item
   for (std::size_t at = 0; at < out.size();) {
     const ssize_t n = ::pread(item.file, hidden.data(), std::min(hidden.size(), out.size() - at), static_cast<off_t>(at));
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return Error{ErrorCode::io, n == 0 ? std::string("its file is cut short") : std::string("it cannot be read: ") + std::strerror(errno)};
-    if (EVP_DecryptUpdate(cipher.get(), out.data() + at, &length, hidden.data(), static_cast<int>(n)) != 1) return internal_error("no cipher");
+    if (n <= 0)
+      return Error{ErrorCode::io,
+                   n == 0 ? std::string("its file is cut short") : std::string("it cannot be read: ") + std::strerror(errno)};
+    if (EVP_DecryptUpdate(cipher.get(), out.data() + at, &length, hidden.data(), static_cast<int>(n)) != 1)
+      return internal_error("no cipher");
     at += static_cast<std::size_t>(n);
   }
   std::array<std::uint8_t, 16> tag = item.tag;

@@ -13,10 +13,10 @@ struct PrefixCache::Node {
   bool resident = true;
   std::vector<std::uint8_t> saved;  // parked: the KV of the edge, unless it is on disk
   ParkedFiles::Entry file;
-  bool lost = false;                // its file is damaged
-  SeqId seq = -1;                   // resident leaves only: a sequence that covers the path from the root to here
-  int pins = 0;                     // running sequences whose prefix passes through or ends here
-  std::uint64_t used = 0;           // never older than a child's
+  bool lost = false;       // its file is damaged
+  SeqId seq = -1;          // resident leaves only: a sequence that covers the path from the root to here
+  int pins = 0;            // running sequences whose prefix passes through or ends here
+  std::uint64_t used = 0;  // never older than a child's
 
   int length() const { return static_cast<int>(edge.size()); }
   bool has_resident_child() const {

@@ -32,10 +32,10 @@ struct SchedulerOptions {
   std::chrono::milliseconds tick_target_alone{500};         // the same while nobody streams: how long a newcomer may have to wait
   std::int64_t prefix_cache_bytes = std::int64_t{1} << 30;  // idle KV kept for reuse, in cells and in host memory together; 0 = off
   std::int64_t park_bytes = std::int64_t{4} << 30;          // host memory for parked sequences
-  ParkedFiles* files = nullptr;                             // where KV goes that these two do not hold; outlives the scheduler; null: nowhere
-  int open_ended_reserve = 512;                             // cells reserved at first for a request without max_tokens; grows as it goes
-  int quantum = 512;                                        // deficit round-robin: tokens a tenant earns per turn
-  std::size_t sink_backlog = 256;                           // tokens a slow reader may leave unread before its sequence pauses
+  ParkedFiles* files = nullptr;    // where KV goes that these two do not hold; outlives the scheduler; null: nowhere
+  int open_ended_reserve = 512;    // cells reserved at first for a request without max_tokens; grows as it goes
+  int quantum = 512;               // deficit round-robin: tokens a tenant earns per turn
+  std::size_t sink_backlog = 256;  // tokens a slow reader may leave unread before its sequence pauses
   // How long one adapter's sequences run before those of the next get their turn, when both have work. A switch costs several milliseconds.
   std::chrono::milliseconds adapter_slice{100};
   std::chrono::milliseconds background_patience{

@@ -42,8 +42,8 @@ struct SchedulerCore::Sequence {
   SeqId seq = -1;
   PrefixCache::Pin pin;
   std::unique_ptr<Sampler> sampler;
-  TextStream text;        // stops at the request's own strings and, after them in the list, the template's
-  std::set<Token> shown;  // special tokens the output parser must see
+  TextStream text;                  // stops at the request's own strings and, after them in the list, the template's
+  std::set<Token> shown;            // special tokens the output parser must see
   std::vector<std::uint8_t> saved;  // parked: its KV, unless that is on disk
   ParkedFiles::Entry file;
   TimePoint waiting_since;
@@ -353,7 +353,8 @@ void SchedulerCore::park(Sequence& s) {
   SequencePtr sequence = std::move(*at);
   running_.erase(at);
   const std::int64_t size = s.computed * decoder_.bytes_per_cell();
-  const bool in_memory = parked_bytes_ + size <= options_.park_bytes, on_disk = options_.files != nullptr && options_.files->could_hold(size);
+  const bool in_memory = parked_bytes_ + size <= options_.park_bytes,
+             on_disk = options_.files != nullptr && options_.files->could_hold(size);
   if (s.computed > 0 && (in_memory || on_disk)) {
     if (auto state = decoder_.save(s.seq)) {
       std::vector<std::uint8_t> bytes = std::move(state).value();

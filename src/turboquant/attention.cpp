@@ -29,13 +29,13 @@ int segment_count(int tokens) {
 
 // How an operation is cut into tasks: units of up to kRows query rows of one KV head and stream, times ranges of segments.
 struct Plan {
-  int group;     // query heads of one KV head
-  int blocks;    // of kRows query rows, in one KV head
-  int units;     // streams · kv_heads · blocks
-  int rows;      // of a unit, at most
-  int segments;  // of the longest list
-  bool split;    // a unit is several tasks, whose results are merged at the end
-  int ranges;    // of segments, of each unit
+  int group;         // query heads of one KV head
+  int blocks;        // of kRows query rows, in one KV head
+  int units;         // streams · kv_heads · blocks
+  int rows;          // of a unit, at most
+  int segments;      // of the longest list
+  bool split;        // a unit is several tasks, whose results are merged at the end
+  int ranges;        // of segments, of each unit
   int dim_k, dim_v;  // padded
   int out_dim;
 
@@ -123,12 +123,13 @@ struct Scratch {
 
   Scratch(void* memory, const Plan& plan) : rest(memory) {
     next = rest.take<std::int32_t>(1);
-    partials =
-        rest.take<float>(plan.split ? static_cast<std::size_t>(plan.units) * static_cast<std::size_t>(plan.segments) * plan.partial_floats() : 0);
+    partials = rest.take<float>(
+        plan.split ? static_cast<std::size_t>(plan.units) * static_cast<std::size_t>(plan.segments) * plan.partial_floats() : 0);
   }
   Sums partial(const Plan& plan, int unit, int segment) const {
-    float* first = partials + (static_cast<std::size_t>(unit) * static_cast<std::size_t>(plan.segments) + static_cast<std::size_t>(segment)) *
-                                  plan.partial_floats();
+    float* first =
+        partials + (static_cast<std::size_t>(unit) * static_cast<std::size_t>(plan.segments) + static_cast<std::size_t>(segment)) *
+                       plan.partial_floats();
     return {first, first + plan.rows, first + static_cast<std::ptrdiff_t>(2 * plan.rows)};
   }
 };
@@ -285,7 +286,12 @@ struct Records {
 class Pass {
  public:
   Pass(const Attention& a, const Kernels& kernels, const Plan& plan, const Unit& unit, const ThreadMemory& memory)
-      : a_(a), kernels_(kernels), plan_(plan), unit_(unit), memory_(memory), groups_(a.visible->groups(unit.stream, unit.kv_head, unit.block)) {
+      : a_(a),
+        kernels_(kernels),
+        plan_(plan),
+        unit_(unit),
+        memory_(memory),
+        groups_(a.visible->groups(unit.stream, unit.kv_head, unit.block)) {
     rows_ = plan.rows_of(a, unit.block);
     const bool fine = a.k.codec->tables().planes == 2 || (a.k.protected_tokens > 0 && a.k.protected_codec->tables().planes == 2);
     planes_ = fine ? 2 : 1;
@@ -304,7 +310,8 @@ class Pass {
     for (std::size_t g = 0; g < groups_.size(); ++g) {
       if (begin >= groups_[g].count) continue;
       const auto runs = a_.visible->runs(groups_[g]);
-      const auto after = std::upper_bound(runs.begin(), runs.end(), begin, [](int at, const VisibleTokens::Run& run) { return at < run.rank; });
+      const auto after =
+          std::upper_bound(runs.begin(), runs.end(), begin, [](int at, const VisibleTokens::Run& run) { return at < run.rank; });
       cursors_[g] = Cursor(runs.subspan(static_cast<std::size_t>(after - runs.begin() - 1)), begin);
     }
     const auto end_of = [&](std::size_t g) { return std::min(end, groups_[g].count); };
@@ -345,8 +352,8 @@ class Pass {
     kernels_.unpack_values(*values.tables, values.data, values.stride, values.index, tile.count, m.value_tile, m.value_scale);
     const int first = groups_[first_group].first_row;
     const int rows = groups_[last_group - 1].first_row + groups_[last_group - 1].rows - first;
-    kernels_.dot(*keys.tables, m.query + static_cast<std::ptrdiff_t>(first) * planes_ * plan_.dim_k, m.query_sums + first * planes_, planes_, rows,
-                 m.key_tile, m.products);
+    kernels_.dot(*keys.tables, m.query + static_cast<std::ptrdiff_t>(first) * planes_ * plan_.dim_k, m.query_sums + first * planes_,
+                 planes_, rows, m.key_tile, m.products);
     for (std::size_t g = first_group; g < last_group; ++g) {
       const VisibleTokens::Group& group = groups_[g];
       const bool plain = tile.rank >= group.plain_begin && tile.rank + counts_[g] <= group.plain_end;
@@ -481,12 +488,13 @@ void attention_compute(const Attention& a, int thread, int threads, void* memory
       pass.segment(s, mine.segment);
       for (int r = 0; r < pass.rows(); ++r) {
         const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(r) * plan.dim_v;
-        merge(mine.total.max[r], mine.total.sum[r], mine.total.value + at, mine.segment.max[r], mine.segment.sum[r], mine.segment.value + at,
-              plan.dim_v);
+        merge(mine.total.max[r], mine.total.sum[r], mine.total.value + at, mine.segment.max[r], mine.segment.sum[r],
+              mine.segment.value + at, plan.dim_v);
       }
     }
     for (int r = 0; r < pass.rows(); ++r) {
-      finish(a, kernels, plan, unit, r, mine.total.max[r], mine.total.sum[r], mine.total.value + static_cast<std::ptrdiff_t>(r) * plan.dim_v);
+      finish(a, kernels, plan, unit, r, mine.total.max[r], mine.total.sum[r],
+             mine.total.value + static_cast<std::ptrdiff_t>(r) * plan.dim_v);
     }
   }
 }

@@ -49,7 +49,7 @@ struct Attention {
   const std::uint64_t* order = nullptr;
   std::size_t order_stream_stride = 0;
   const VisibleTokens* visible = nullptr;  // built from this operation, or from one with the same shape, mask and order
-  const float* sinks = nullptr;  // [heads] a logit without a value; nullptr: none
+  const float* sinks = nullptr;            // [heads] a logit without a value; nullptr: none
   float scale = 1;
   float max_bias = 0;  // ALiBi; 0: every slope is 1
   float softcap = 0;   // 0: none

@@ -166,7 +166,8 @@ bool CacheTensor::copy(const ggml_tensor& to, const CacheTensor& source, const g
   const std::int64_t target = first_row(to), origin = source.first_row(from);
   std::memmove(row(target), source.row(origin), rows * row_bytes_);
   if (carries_) {
-    const std::vector<std::uint64_t> numbers(source.order_->at.begin() + origin, source.order_->at.begin() + origin + static_cast<std::ptrdiff_t>(rows));
+    const std::vector<std::uint64_t> numbers(source.order_->at.begin() + origin,
+                                             source.order_->at.begin() + origin + static_cast<std::ptrdiff_t>(rows));
     for (std::size_t i = 0; i < rows; ++i) order_->came_back(target + static_cast<std::int64_t>(i), numbers[i]);
   }
   return true;

@@ -52,7 +52,8 @@ INLINE __m128i load(const std::uint8_t* record, std::size_t offset, std::size_t 
   return _mm_load_si128(reinterpret_cast<const __m128i*>(rest));
 }
 
-INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, float* scale) {
+INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count,
+                        float* scale) {
   alignas(32) std::uint16_t half[kTile] = {};
   const std::uint8_t* at = records + tables.format.code_bytes();
   for (int t = 0; t < count; ++t) std::memcpy(&half[t], at + static_cast<std::size_t>(index[t]) * stride, 2);
@@ -65,7 +66,8 @@ INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::
 // Two tokens at a time, one in each half of a register. Of columns that do not fill a register the surplus is stored too, over what is stored later:
 // last columns first, coordinates and tokens in ascending order, and past the end of the tile, which has room for it.
 template <int bits, bool values>
-void unpack_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+void unpack_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count,
+               std::uint8_t* tile, float* scale) {
   read_scales(tables, records, stride, index, count, scale);
   const int columns = tables.columns, dim = tables.padded_dim;
   const std::size_t record_bytes = tables.format.bytes();
@@ -117,10 +119,12 @@ using Unpack = void (*)(const Tables&, const std::uint8_t*, std::size_t, const s
 template <bool values>
 constexpr Unpack unpackers[] = {unpack_of<1, values>, unpack_of<2, values>, unpack_of<3, values>, unpack_of<4, values>,
                                 unpack_of<5, values>, unpack_of<6, values>, unpack_of<7, values>, unpack_of<8, values>};
-void unpack_keys(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+void unpack_keys(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count,
+                 std::uint8_t* tile, float* scale) {
   unpackers<false>[tables.format.bits - 1](tables, records, stride, index, count, tile, scale);
 }
-void unpack_values(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+void unpack_values(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count,
+                   std::uint8_t* tile, float* scale) {
   unpackers<true>[tables.format.bits - 1](tables, records, stride, index, count, tile, scale);
 }
 
@@ -162,7 +166,8 @@ void dot(const Tables& tables, const std::int8_t* query, const std::int32_t* /*q
     const int here = rows - r >= 2 ? 2 : 1;
     for (int h = 0; h < here; ++h) {
       const std::int8_t* high = query + static_cast<std::ptrdiff_t>(r + h) * query_planes * dim;
-      for (int i = 0; i < dim; ++i) wide[h * dim + i] = static_cast<std::int16_t>(query_planes == 2 ? high[i] * 128 + high[dim + i] : high[i]);
+      for (int i = 0; i < dim; ++i)
+        wide[h * dim + i] = static_cast<std::int16_t>(query_planes == 2 ? high[i] * 128 + high[dim + i] : high[i]);
     }
     for (int k = 0; k < tables.planes; ++k) {
       const auto* keys = reinterpret_cast<const std::int16_t*>(tile) + static_cast<std::ptrdiff_t>(k) * kTile * dim;

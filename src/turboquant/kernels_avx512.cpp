@@ -88,7 +88,8 @@ INLINE void transpose(__m512i* x) {
   }
 }
 
-INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, float* scale) {
+INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count,
+                        float* scale) {
   alignas(64) std::uint16_t half[kTile] = {};
   const std::uint8_t* at = records + tables.format.code_bytes();
   for (int t = 0; t < count; ++t) std::memcpy(&half[t], at + static_cast<std::size_t>(index[t]) * stride, 2);
@@ -100,7 +101,8 @@ INLINE void read_scales(const Tables& tables, const std::uint8_t* records, std::
 
 // `fixed_columns`: known to the compiler where it is the usual 16 (128 coordinates), 0 elsewhere.
 template <int bits, int fixed_columns>
-void unpack_keys_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+void unpack_keys_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count,
+                    std::uint8_t* tile, float* scale) {
   read_scales(tables, records, stride, index, count, scale);
   const ByteTable<bits> high(tables.high.data(), static_cast<char>(0x80)), low(tables.low.data());
   const int columns = fixed_columns != 0 ? fixed_columns : tables.columns;
@@ -131,7 +133,8 @@ void unpack_keys_of(const Tables& tables, const std::uint8_t* records, std::size
 }
 
 template <int bits, int fixed_columns>
-void unpack_values_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+void unpack_values_of(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count,
+                      std::uint8_t* tile, float* scale) {
   read_scales(tables, records, stride, index, count, scale);
   const ByteTable<bits> high(tables.high.data()), low(tables.low.data());
   const int columns = fixed_columns != 0 ? fixed_columns : tables.columns, padded_dim = 8 * columns;
@@ -172,11 +175,14 @@ template <int columns>
 constexpr Unpack value_unpackers[] = {unpack_values_of<1, columns>, unpack_values_of<2, columns>, unpack_values_of<3, columns>,
                                       unpack_values_of<4, columns>, unpack_values_of<5, columns>, unpack_values_of<6, columns>,
                                       unpack_values_of<7, columns>, unpack_values_of<8, columns>};
-void unpack_keys(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+void unpack_keys(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count,
+                 std::uint8_t* tile, float* scale) {
   (tables.columns == 16 ? key_unpackers<16> : key_unpackers<0>)[tables.format.bits - 1](tables, records, stride, index, count, tile, scale);
 }
-void unpack_values(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
-  (tables.columns == 16 ? value_unpackers<16> : value_unpackers<0>)[tables.format.bits - 1](tables, records, stride, index, count, tile, scale);
+void unpack_values(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count,
+                   std::uint8_t* tile, float* scale) {
+  (tables.columns == 16 ? value_unpackers<16> : value_unpackers<0>)[tables.format.bits - 1](tables, records, stride, index, count, tile,
+                                                                                            scale);
 }
 
 INLINE __m512i four_bytes(const void* at) {
@@ -187,8 +193,8 @@ INLINE __m512i four_bytes(const void* at) {
 
 // One plane of `rows` queries on one plane of keys; out += or = 2^shift·products.
 template <int rows>
-INLINE void dot_rows(const std::int8_t* query, const std::int32_t* query_sums, int query_planes, int dim, const std::uint8_t* tile, int bias,
-                     float unit, bool add, float* out) {
+INLINE void dot_rows(const std::int8_t* query, const std::int32_t* query_sums, int query_planes, int dim, const std::uint8_t* tile,
+                     int bias, float unit, bool add, float* out) {
   __m512i sum[rows][4];
   for (int r = 0; r < rows; ++r) {
     for (__m512i& s : sum[r]) s = _mm512_set1_epi32(-bias * query_sums[r * query_planes]);

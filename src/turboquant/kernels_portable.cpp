@@ -61,7 +61,8 @@ void from_half(const std::uint16_t* half, int n, float* x) {
 }
 
 // A tile is [plane][token][padded_dim] here.
-void unpack(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile, float* scale) {
+void unpack(const Tables& tables, const std::uint8_t* records, std::size_t stride, const std::int32_t* index, int count, std::uint8_t* tile,
+            float* scale) {
   const int bits = tables.format.bits, columns = tables.columns, dim = tables.padded_dim;
   for (int t = 0; t < kTile; ++t) {
     const std::uint8_t* codes = records + static_cast<std::size_t>(index[t < count ? t : 0]) * stride;

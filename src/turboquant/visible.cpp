@@ -13,7 +13,7 @@
 namespace hearth::turboquant {
 namespace {
 
-constexpr std::uint16_t kHidden = 0xfc00;       // −∞
+constexpr std::uint16_t kHidden = 0xfc00;     // −∞
 constexpr std::size_t kMostDifferences = 64;  // between neighbouring rows that may share a list: more is another sequence
 
 // 64 entries of a mask as bits: what is seen. False where the mask adds something to one of them.
@@ -89,7 +89,9 @@ void VisibleTokens::start(const Row& row, int stream) {
   }
   const auto own = runs_.begin() + static_cast<std::ptrdiff_t>(group.first_run);
   const auto follows = [&](const Run& a, const Run& b) { return earlier(a.first + a.count - 1, b.first, stream); };
-  const auto sorted = [&] { return std::adjacent_find(own, runs_.end(), [&](const Run& a, const Run& b) { return !follows(a, b); }) == runs_.end(); };
+  const auto sorted = [&] {
+    return std::adjacent_find(own, runs_.end(), [&](const Run& a, const Run& b) { return !follows(a, b); }) == runs_.end();
+  };
   if (!sorted()) std::sort(own, runs_.end(), [&](const Run& a, const Run& b) { return earlier(a.first, b.first, stream); });
   if (sorted()) {
     group.runs = runs_.size() - group.first_run;

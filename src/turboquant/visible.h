@@ -27,7 +27,7 @@ class VisibleTokens {
   // Neighbouring rows of a block, and their list.
   struct Group {
     std::int32_t first_row = 0, rows = 0;
-    std::int32_t count = 0;                      // tokens in the list
+    std::int32_t count = 0;                       // tokens in the list
     std::int32_t plain_begin = 0, plain_end = 0;  // of the list: every row sees them, and the mask adds nothing
     std::size_t first_run = 0, runs = 0;
   };

@@ -97,16 +97,17 @@ TEST_F(ParkedFilesTest, DamageIsSeenWhereverItIs) {
       ASSERT_EQ(::pwrite(file, &byte, 1, at), 1);
     };
   };
-  const Damage damages[] = {{"the first bit", flip([](std::size_t) { return std::size_t{0}; })},
-                            {"the middle", flip([](std::size_t size) { return size / 2; })},
-                            {"the last byte", flip([](std::size_t size) { return size - 1; })},
-                            {"one byte less", [](int file, std::size_t size) { ASSERT_EQ(::ftruncate(file, static_cast<off_t>(size) - 1), 0); }},
-                            {"half", [](int file, std::size_t size) { ASSERT_EQ(::ftruncate(file, static_cast<off_t>(size) / 2), 0); }},
-                            {"empty", [](int file, std::size_t) { ASSERT_EQ(::ftruncate(file, 0), 0); }},
-                            {"zeros", [](int file, std::size_t size) {
-                               ASSERT_EQ(::ftruncate(file, 0), 0);
-                               ASSERT_EQ(::ftruncate(file, static_cast<off_t>(size)), 0);
-                             }}};
+  const Damage damages[] = {
+      {"the first bit", flip([](std::size_t) { return std::size_t{0}; })},
+      {"the middle", flip([](std::size_t size) { return size / 2; })},
+      {"the last byte", flip([](std::size_t size) { return size - 1; })},
+      {"one byte less", [](int file, std::size_t size) { ASSERT_EQ(::ftruncate(file, static_cast<off_t>(size) - 1), 0); }},
+      {"half", [](int file, std::size_t size) { ASSERT_EQ(::ftruncate(file, static_cast<off_t>(size) / 2), 0); }},
+      {"empty", [](int file, std::size_t) { ASSERT_EQ(::ftruncate(file, 0), 0); }},
+      {"zeros", [](int file, std::size_t size) {
+         ASSERT_EQ(::ftruncate(file, 0), 0);
+         ASSERT_EQ(::ftruncate(file, static_cast<off_t>(size)), 0);
+       }}};
   auto store = open();
   std::int64_t lost = 0;
   for (const Damage& damage : damages) {

@@ -576,8 +576,9 @@ TEST_F(SchedulerDiskTest, RandomWorkloadsWithDamage) {
       for (int i = below(80); i > 0; --i) prompt.push_back(10'000 + below(3));
       const int tokens = 1 + below(80);
       std::string expected = expected_text(prompt, tokens, 7);
-      jobs.emplace_back(add(generation(std::move(prompt), tokens, "a", below(2) == 0 ? chat::Priority::background : chat::Priority::interactive)),
-                        std::move(expected));
+      jobs.emplace_back(
+          add(generation(std::move(prompt), tokens, "a", below(2) == 0 ? chat::Priority::background : chat::Priority::interactive)),
+          std::move(expected));
       for (int i = below(30); i > 0; --i) tick();
       if (below(12) == 0) run_until_idle();
       if (below(8) == 0) spoil_all();
