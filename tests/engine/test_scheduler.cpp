@@ -448,6 +448,14 @@ class SchedulerDiskTest : public SchedulerTest {
     files_.reset();
     std::filesystem::remove_all(folder_);
   }
+  // Background work, and the interactive work that it had to make room for.
+  auto pause_background() {
+    auto background = add(generation(tokens_from(1, 300), 200, "a", chat::Priority::background));
+    for (int i = 0; i < 50; ++i) tick();
+    auto interactive = add(generation(tokens_from(5000, 300), 250));
+    tick();
+    return std::pair(std::move(background), std::move(interactive));
+  }
   void spoil_all() {
     files_->flush();
     for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
@@ -466,10 +474,7 @@ TEST_F(SchedulerDiskTest, PausedWorkPastTheHostLimitGoesOnFromDisk) {
     options.park_bytes = 0;
     options.files = files_.get();
     make(600, options);
-    auto background = add(generation(tokens_from(1, 300), 200, "a", chat::Priority::background));
-    for (int i = 0; i < 50; ++i) tick();
-    auto interactive = add(generation(tokens_from(5000, 300), 250));
-    tick();
+    auto [background, interactive] = pause_background();
     EXPECT_EQ(core->stats().parked, 1);
     EXPECT_GT(core->stats().disk_bytes, 300 * 8);
     EXPECT_EQ(core->stats().parked_bytes, 0);
@@ -489,10 +494,7 @@ TEST_F(SchedulerDiskTest, PausedWorkThatIsCancelledLeavesTheDisk) {
   options.park_bytes = 0;
   options.files = files_.get();
   make(600, options);
-  auto background = add(generation(tokens_from(1, 300), 200, "a", chat::Priority::background));
-  for (int i = 0; i < 50; ++i) tick();
-  add(generation(tokens_from(5000, 300), 250));
-  tick();
+  auto background = pause_background().first;
   EXPECT_GT(core->stats().disk_bytes, 0);
   background.cancelled->store(true);
   tick();
