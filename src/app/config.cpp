@@ -14,9 +14,17 @@
 #include <optional>
 
 #include "base/nearest.h"
+#include "turboquant/profile.h"
 
 namespace hearth::app {
 namespace {
+
+Result<void> kv_options(std::string_view given) {
+  if (auto profile = turboquant::find_profile(given); !profile) {
+    return Error{ErrorCode::config_invalid, "must be a profile with options that it has: " + profile.error().message};
+  }
+  return {};
+}
 
 constexpr std::int64_t kib = 1024, mib = 1024 * kib, gib = 1024 * mib;
 constexpr std::int64_t day_ms = 24LL * 3600 * 1000;
@@ -159,13 +167,16 @@ constexpr std::array table{
             .least = -1,
             .most = 4096,
             .worker = true},
-    Setting{.key = "model.kv_type",
-            .flag = "kv-type",
-            .kind = choice,
-            .fallback = "f16",
-            .help = "number format of the KV cache; k8v4 and the like are TurboQuant profiles; `kv` for short",
-            .choices = "f16 q8_0 q4_0 k8v8 k8v4 k4v4 k4v3 k3v2",
-            .worker = true},
+    Setting{
+        .key = "model.kv_type",
+        .flag = "kv-type",
+        .kind = choice,
+        .fallback = "f16",
+        .help =
+            "number format of the KV cache; k8v4 and the like are TurboQuant profiles, with options as in \"k3v2,sinks=4\"; `kv` for short",
+        .choices = "f16 q8_0 q4_0 k8v8 k8v4 k4v4 k4v3 k3v2",
+        .options = kv_options,
+        .worker = true},
     Setting{.key = "model.adapters",
             .flag = "adapters",
             .kind = paths,
@@ -710,9 +721,12 @@ Result<ConfigValue> parse_text(const Setting& setting, std::string_view given) {
       return in_range(setting, *number);
     }
     case choice: {
-      auto word = known_word(setting, given);
-      if (!word) return std::move(word).error();
-      return ConfigValue(std::move(*word));
+      const auto comma = setting.options != nullptr ? given.find(',') : std::string_view::npos;
+      if (auto word = known_word(setting, given.substr(0, comma)); !word) return std::move(word).error();
+      if (comma != std::string_view::npos) {
+        if (auto fit = setting.options(given); !fit) return std::move(fit).error();
+      }
+      return ConfigValue(std::string(given));
     }
     case boolean:
       if (given == "true" || given == "1") return ConfigValue(std::int64_t{1});

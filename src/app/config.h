@@ -41,6 +41,8 @@ struct Setting {
   std::int64_t most = INT64_MAX;
   // choice: "f16 q8_0 q4_0"; list: the same, for each text; bytes and duration: a word that is a value too, kept as -1
   std::string_view choices;
+  // choice: whether a word may be followed by these options, as in "k3v2,sinks=4"; null: by none. Given the whole.
+  Result<void> (*options)(std::string_view given) = nullptr;
   bool secret = false;      // masked when shown, and never a flag: process lists show those
   bool worker = false;      // also a flag of `hearth worker`
   bool path = false;        // names files: in the configuration file relative to its folder, and "~/" is the home folder

@@ -209,13 +209,44 @@ std::span<const std::string_view> kv_types() {
   return types;
 }
 
-std::uint64_t kv_bytes_per_token(const ModelSummary& model, std::string_view kv_type, bool mtp) {
+namespace {
+
+bool can_be_compressed(const ModelSummary& model) {
+  const auto fits = [](std::int64_t size) { return size > 0 && size <= turboquant::kMaxDim; };
+  return fits(model.key_length) && fits(model.value_length);
+}
+
+// The heads of each layer that has a cache.
+std::span<const std::int64_t> kv_layers(const ModelSummary& model, bool mtp) {
   const std::size_t without = model.can_guess() && !mtp ? static_cast<std::size_t>(model.mtp_layers) : 0;
-  const auto layers = std::span(model.kv_heads).first(model.kv_heads.size() - without);
+  return std::span(model.kv_heads).first(model.kv_heads.size() - without);
+}
+
+// What a profile's protected tokens take beside the others.
+std::uint64_t sink_bytes(const ModelSummary& model, std::int64_t context, std::string_view kv_type, bool mtp) {
+  const auto profile = turboquant::find_profile(kv_type);
+  if (!profile || profile->sinks == 0 || !can_be_compressed(model)) return 0;
+  constexpr turboquant::Widths sinks = turboquant::kSinkWidths;
+  const auto records = [](std::int64_t heads, std::int64_t size, int bits) {
+    return static_cast<std::uint64_t>(heads) * turboquant::VectorFormat{.dim = static_cast<int>(size), .bits = bits}.bytes();
+  };
+  std::uint64_t each = 0;
+  int layer = 0;
+  for (const std::int64_t heads : kv_layers(model, mtp)) {
+    const turboquant::Widths widths = profile->of_layer(layer++, static_cast<int>(model.layers));
+    if (widths.keys < sinks.keys) each += records(heads, model.key_length, sinks.keys);
+    if (widths.values < sinks.values) each += records(heads, model.value_length, sinks.values);
+  }
+  return each * static_cast<std::uint64_t>(turboquant::protected_slots(*profile, context, 1));
+}
+
+}  // namespace
+
+std::uint64_t kv_bytes_per_token(const ModelSummary& model, std::string_view kv_type, bool mtp) {
+  const auto layers = kv_layers(model, mtp);
   std::uint64_t bytes = 0;
   const auto profile = turboquant::find_profile(kv_type);
-  const auto fits = [](std::int64_t size) { return size > 0 && size <= turboquant::kMaxDim; };
-  if (profile && fits(model.key_length) && fits(model.value_length)) {
+  if (profile && can_be_compressed(model)) {
     int layer = 0;
     for (const std::int64_t heads : layers) {
       bytes += turboquant::bytes_per_token(profile->of_layer(layer++, static_cast<int>(model.layers)), heads, model.key_length,
@@ -239,7 +270,7 @@ MemoryEstimate estimate_memory(const ModelSummary& model, std::int64_t context, 
   const auto tokens = static_cast<std::uint64_t>(sane(context));
   MemoryEstimate out;
   out.weights = model.weight_bytes;
-  out.kv = kv_bytes_per_token(model, kv_type, mtp) * tokens;
+  out.kv = kv_bytes_per_token(model, kv_type, mtp) * tokens + sink_bytes(model, static_cast<std::int64_t>(tokens), kv_type, mtp);
   const auto width = static_cast<std::uint64_t>(4 * model.embedding_length + 2 * model.feed_forward_length + model.vocabulary);
   // The mask is kept as f32 and as f16 for flash attention.
   out.compute = batch * width * f32 + batch * tokens * (f32 + 2);

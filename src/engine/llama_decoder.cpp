@@ -351,32 +351,39 @@ Result<std::unique_ptr<LlamaDecoder>> LlamaDecoder::create(llama_model* model, c
     decoder->spans_.resize(static_cast<std::size_t>(decoder->sequences_));
     decoder->lost_.resize(static_cast<std::size_t>(decoder->sequences_));
   }
-  if (auto measured = decoder->measure(); !measured) return std::move(measured).error();
+  // A compressed cache may keep the first tokens at more bits than the others.
+  const auto profile = turboquant::find_profile(options.kv_type);
+  if (auto measured = decoder->measure(profile ? std::min(profile->sinks, decoder->cells_ - 2) : 0); !measured)
+    return std::move(measured).error();
   return decoder;
 }
 
 // A pass over all weights is most of what a load takes beside reading them, so there is only one where that is enough.
-Result<void> LlamaDecoder::measure() {
+Result<void> LlamaDecoder::measure(int first) {
   const Token token = llama_vocab_bos(vocab_) >= 0 ? llama_vocab_bos(vocab_) : 0;
   auto* const memory = llama_get_memory(context_);
   const auto size = [this] { return sequence_state(0).size(); };
-  const std::array<BatchToken, 2> rows{BatchToken{.token = token, .pos = 0, .seq = 0, .output = true},
-                                       BatchToken{.token = token, .pos = 1, .seq = 0, .output = true}};
-  std::size_t one = 0;
+  std::vector<BatchToken> rows;
+  for (int pos = 0; pos < first + 2; ++pos) rows.push_back({.token = token, .pos = pos, .seq = 0, .output = pos >= first});
+  std::size_t one = 0, two = 0;
   if (can_share_) {
-    if (auto done = decode(rows); !done) return done;
-    const std::size_t two = size();
-    llama_memory_seq_rm(memory, 0, 1, -1);
+    for (std::span<const BatchToken> rest = rows; !rest.empty();) {
+      const auto count = std::min(rest.size(), static_cast<std::size_t>(max_batch_));
+      if (auto done = decode(rest.first(count)); !done) return done;
+      rest = rest.subspan(count);
+    }
+    two = size();
+    llama_memory_seq_rm(memory, 0, first + 1, -1);
     one = size();
-    bytes_per_cell_ = static_cast<std::int64_t>(two - one);
   } else {
     // What a recurrent model has taken in it cannot take back.
     for (const auto& row : rows) {
       if (auto done = decode({&row, 1}); !done) return done;
-      if (row.pos == 0) one = size();
+      if (row.pos == first) one = size();
     }
-    bytes_per_cell_ = static_cast<std::int64_t>(size() - one);
+    two = size();
   }
+  bytes_per_cell_ = static_cast<std::int64_t>(two - one);
   llama_memory_clear(memory, true);
   return {};
 }

@@ -40,7 +40,7 @@ struct LlamaDecoderOptions {
 
 class LlamaDecoder final : public Decoder {
  public:
-  // `model` and `threads` outlive the decoder. Runs two tokens through the model: that touches its weights once and measures a KV cell.
+  // `model` and `threads` outlive the decoder. Runs a few tokens through the model: that touches its weights once and measures a KV cell.
   static Result<std::unique_ptr<LlamaDecoder>> create(llama_model* model, const ThreadPool& threads, const LlamaDecoderOptions& options);
   ~LlamaDecoder() override;
 
@@ -78,7 +78,7 @@ class LlamaDecoder final : public Decoder {
   struct Span {
     std::int32_t begin = 0, rows = 0, positions = 0;
   };
-  Result<void> measure();
+  Result<void> measure(int first);  // the first token that counts
   int compute(const llama_batch& batch);
   Result<void> run(const Rows& rows);
   void forget(const Rows& rows);

@@ -38,6 +38,8 @@ struct Plan {
   int ranges;        // of segments, of each unit
   int dim_k, dim_v;  // padded
   int out_dim;
+  int planes;  // of a query
+  bool fine;   // protected keys want a finer query than the others
 
   // `tokens`: of the longest list.
   Plan(const Attention& a, int threads, int tokens) {
@@ -51,6 +53,8 @@ struct Plan {
     dim_k = a.k.codec->tables().padded_dim;
     dim_v = a.v.codec->tables().padded_dim;
     out_dim = a.out_dim == 0 ? a.v.codec->format().dim : a.out_dim;
+    planes = a.k.codec->tables().planes;
+    fine = a.protected_tokens > 0 && a.k.protected_codec != nullptr && a.k.protected_codec->tables().planes > planes;
   }
   Plan(const Attention& a, int threads) : Plan(a, threads, a.visible->longest()) {}
   std::size_t partial_floats() const { return static_cast<std::size_t>(rows) * static_cast<std::size_t>(2 + dim_v); }
@@ -79,10 +83,23 @@ struct Sums {
   float *max, *sum, *value;  // [rows], [rows], [rows][dim_v]
 };
 
+// The queries of a unit's rows, rotated, as whole numbers.
+struct Queries {
+  int planes;
+  std::int8_t* rows;   // [rows][planes][dim_k]
+  std::int32_t* sums;  // [rows][planes]
+  float* factor;       // [rows] what makes products logits
+
+  Queries(Arena& arena, int planes_each, int dim_k) : planes(planes_each) {
+    const auto all = static_cast<std::size_t>(planes * kRows);
+    rows = arena.take<std::int8_t>(all * static_cast<std::size_t>(dim_k));
+    sums = arena.take<std::int32_t>(all);
+    factor = arena.take<float>(kRows);
+  }
+};
+
 struct ThreadMemory {
-  std::int8_t* query;        // [rows][1 or 2 planes][dim_k]
-  std::int32_t* query_sums;  // [rows][planes]
-  float* factor;             // [rows]
+  Queries queries, fine;
   float* slope;              // [rows]
   float* products;           // [rows][64]
   std::uint8_t *high, *low;  // [rows][64]
@@ -92,11 +109,8 @@ struct ThreadMemory {
   std::uint16_t* mask;  // [64] of a tile that is not in one piece
   Sums segment, total;
 
-  ThreadMemory(Arena& arena, const Plan& plan) {
-    const auto dim_k = static_cast<std::size_t>(plan.dim_k), dim_v = static_cast<std::size_t>(plan.dim_v);
-    query = arena.take<std::int8_t>(2 * kRows * dim_k);
-    query_sums = arena.take<std::int32_t>(2 * kRows);
-    factor = arena.take<float>(kRows);
+  ThreadMemory(Arena& arena, const Plan& plan) : queries(arena, plan.planes, plan.dim_k), fine(arena, plan.fine ? 2 : 0, plan.dim_k) {
+    const auto dim_v = static_cast<std::size_t>(plan.dim_v);
     slope = arena.take<float>(kRows);
     products = arena.take<float>(kRows * kTile);
     high = arena.take<std::uint8_t>(kRows * kTile);
@@ -153,13 +167,11 @@ float alibi_slope(const Attention& a, int head) {
   return head < power ? std::pow(first, static_cast<float>(head + 1)) : std::pow(second, static_cast<float>(2 * (head - power) + 1));
 }
 
-// The rows' queries, rotated, as whole numbers; factor: what makes products of them logits.
-void prepare_queries(const Attention& a, const Kernels& kernels, const Plan& plan, const Unit& unit, int rows, int planes,
-                     const ThreadMemory& memory) {
+void prepare_queries(const Attention& a, const Kernels& kernels, const Plan& plan, const Unit& unit, int rows, const Queries& out) {
   const Codec& codec = *a.k.codec;
-  const int dim = codec.format().dim;
+  const int dim = codec.format().dim, planes = out.planes;
   const float unrotate = 1 / std::sqrt(static_cast<float>(dim)), largest = planes == 1 ? 127 : 16256;
-  std::memset(memory.query, 0, static_cast<std::size_t>(planes * rows) * static_cast<std::size_t>(plan.dim_k));
+  std::memset(out.rows, 0, static_cast<std::size_t>(planes * rows) * static_cast<std::size_t>(plan.dim_k));
   for (int r = 0; r < rows; ++r) {
     const int head = unit.head(plan, r);
     const auto* q = reinterpret_cast<const float*>(
@@ -174,7 +186,7 @@ void prepare_queries(const Attention& a, const Kernels& kernels, const Plan& pla
       peak = std::max(peak, std::abs(y[i]));
     }
     const float to_whole = finite && peak > std::numeric_limits<float>::min() ? largest / peak : 0;
-    std::int8_t* high = memory.query + static_cast<std::ptrdiff_t>(r) * planes * plan.dim_k;
+    std::int8_t* high = out.rows + static_cast<std::ptrdiff_t>(r) * planes * plan.dim_k;
     std::int8_t* low = high + plan.dim_k;
     std::int32_t high_sum = 0, low_sum = 0;
     for (int i = 0; i < dim && to_whole != 0; ++i) {
@@ -185,11 +197,10 @@ void prepare_queries(const Attention& a, const Kernels& kernels, const Plan& pla
       low[i] = static_cast<std::int8_t>(whole & 127);
       low_sum += low[i];
     }
-    memory.query_sums[r * planes] = high_sum;
-    if (planes == 2) memory.query_sums[r * planes + 1] = low_sum;
-    memory.factor[r] =
+    out.sums[r * planes] = high_sum;
+    if (planes == 2) out.sums[r * planes + 1] = low_sum;
+    out.factor[r] =
         finite ? peak / largest * unrotate * a.scale / (a.softcap != 0 ? a.softcap : 1) : std::numeric_limits<float>::quiet_NaN();
-    memory.slope[r] = alibi_slope(a, head);
   }
 }
 
@@ -198,12 +209,15 @@ struct Tile {
   std::int32_t count, rank;
   std::int32_t first;  // where they are in one piece: first, first + 1, …
   bool whole;
+  bool is_protected;
   std::int32_t token[kTile];  // else these
+  std::int32_t slot[kTile];   // of protected tokens
 
   std::int32_t at(int i) const { return whole ? first + i : token[i]; }
   // Whether the shorter one is the beginning of the other.
   bool begins_like(const Tile& other) const {
     const int common = std::min(count, other.count);
+    if (is_protected != other.is_protected) return false;
     if (whole && other.whole) return first == other.first;
     if (!whole && !other.whole) return std::memcmp(token, other.token, sizeof(std::int32_t) * static_cast<std::size_t>(common)) == 0;
     for (int i = 0; i < common; ++i) {
@@ -213,15 +227,26 @@ struct Tile {
   }
 };
 
-// Tiles of a group's list, one after the other, each within one segment and with rows of one kind.
+// Which tokens of a stream are protected.
+struct Protection {
+  int first;  // of a list
+  const std::int32_t* slots;
+
+  Protection(const Attention& a, int stream)
+      : first(a.protected_slots != nullptr ? a.protected_tokens : 0),
+        slots(first > 0 ? a.protected_slots + static_cast<std::size_t>(stream) * a.protected_stream_stride : nullptr) {}
+  bool at(int rank, std::int32_t token) const { return rank < first && slots[token] >= 0; }
+};
+
+// Tiles of a group's list, one after the other, each within one segment and with tokens of one kind.
 class Cursor {
  public:
   Cursor() = default;
   Cursor(std::span<const VisibleTokens::Run> runs, int rank) : run_(runs.data()), end_(runs.data() + runs.size()), rank_(rank) { settle(); }
 
   int rank() const { return rank_; }
-  // The tokens from here on, less than 64 where `end` is nearer. `borders`: token numbers between two kinds of rows.
-  void look(int end, std::array<int, 2> borders, Tile& tile) const {
+  // The tokens from here on, less than 64 where `end` is nearer.
+  void look(int end, const Protection& protection, Tile& tile) const {
     const VisibleTokens::Run* run = run_;
     std::int32_t skip = rank_ - run->rank;
     tile.rank = rank_;
@@ -232,11 +257,12 @@ class Cursor {
       if (skip == run->count) ++run, skip = 0;
       tile.token[i++] = run->first + skip;
     }
-    for (const int border : borders) {
-      for (int i = 1; border > 0 && i < tile.count; ++i) {
-        if ((tile.at(i) < border) != (tile.at(0) < border)) tile.count = i;
-      }
+    tile.is_protected = protection.at(rank_, tile.at(0));
+    if (rank_ >= protection.first) return;
+    for (int i = 1; i < tile.count; ++i) {
+      if (protection.at(rank_ + i, tile.at(i)) != tile.is_protected) tile.count = i;
     }
+    for (int i = 0; tile.is_protected && i < tile.count; ++i) tile.slot[i] = protection.slots[tile.at(i)];
   }
   void advance(int count) {
     rank_ += count;
@@ -267,18 +293,18 @@ struct Records {
   const std::int32_t* index;
 
   Records(const CompressedRows& rows, int stream, int head, const Tile& tile) {
-    const bool is_protected = tile.at(0) < rows.protected_tokens;
-    tables = is_protected ? &rows.protected_codec->tables() : &rows.codec->tables();
-    stride = is_protected ? rows.protected_token_stride : rows.token_stride;
+    if (tile.is_protected && rows.protected_codec != nullptr) {
+      tables = &rows.protected_codec->tables();
+      stride = rows.protected_slot_stride;
+      index = tile.slot;
+      data = rows.protected_data + static_cast<std::size_t>(head) * rows.protected_head_stride;
+      return;
+    }
+    tables = &rows.codec->tables();
+    stride = rows.token_stride;
     index = tile.whole ? kInOnePiece.data() : tile.token;
-    data = is_protected ? at(rows.protected_data, head, rows.protected_head_stride, stream, rows.protected_stream_stride)
-                        : at(rows.data, head, rows.head_stride, stream, rows.stream_stride);
+    data = rows.data + static_cast<std::size_t>(head) * rows.head_stride + static_cast<std::size_t>(stream) * rows.stream_stride;
     if (tile.whole) data += static_cast<std::size_t>(tile.first) * stride;
-  }
-
- private:
-  static const std::uint8_t* at(const std::uint8_t* data, int head, std::size_t by_head, int stream, std::size_t by_stream) {
-    return data + static_cast<std::size_t>(head) * by_head + static_cast<std::size_t>(stream) * by_stream;
   }
 };
 
@@ -291,10 +317,9 @@ class Pass {
         plan_(plan),
         unit_(unit),
         memory_(memory),
+        protection_(a, unit.stream),
         groups_(a.visible->groups(unit.stream, unit.kv_head, unit.block)) {
     rows_ = plan.rows_of(a, unit.block);
-    const bool fine = a.k.codec->tables().planes == 2 || (a.k.protected_tokens > 0 && a.k.protected_codec->tables().planes == 2);
-    planes_ = fine ? 2 : 1;
     for (const VisibleTokens::Group& group : groups_) longest_ = std::max(longest_, group.count);
   }
   int rows() const { return rows_; }
@@ -306,7 +331,11 @@ class Pass {
     const int begin = segment_begin(number), end = segment_begin(number + 1);
     if (begin >= longest_) return;
     std::fill_n(sums.value, static_cast<std::size_t>(rows_) * static_cast<std::size_t>(plan_.dim_v), 0.0F);
-    if (!std::exchange(prepared_, true)) prepare_queries(a_, kernels_, plan_, unit_, rows_, planes_, memory_);
+    if (!std::exchange(prepared_, true)) {
+      prepare_queries(a_, kernels_, plan_, unit_, rows_, memory_.queries);
+      for (int r = 0; r < rows_; ++r) memory_.slope[r] = alibi_slope(a_, unit_.head(plan_, r));
+    }
+    if (plan_.fine && begin < protection_.first) prepare_queries(a_, kernels_, plan_, unit_, rows_, memory_.fine);
     for (std::size_t g = 0; g < groups_.size(); ++g) {
       if (begin >= groups_[g].count) continue;
       const auto runs = a_.visible->runs(groups_[g]);
@@ -316,7 +345,6 @@ class Pass {
     }
     const auto end_of = [&](std::size_t g) { return std::min(end, groups_[g].count); };
     const auto done = [&](std::size_t g) { return begin >= groups_[g].count || cursors_[g].rank() >= end_of(g); };
-    const std::array borders{a_.k.protected_tokens, a_.v.protected_tokens};
     for (bool more = true; more;) {
       more = false;
       for (std::size_t g = 0; g < groups_.size();) {
@@ -326,11 +354,11 @@ class Pass {
         }
         // Neighbours whose lists go on alike share the tile.
         Tile* tile = &tiles_[0];
-        cursors_[g].look(end_of(g), borders, *tile);
+        cursors_[g].look(end_of(g), protection_, *tile);
         counts_[g] = tile->count;
         std::size_t last = g + 1;
         for (Tile* next = &tiles_[1]; last < groups_.size() && !done(last); ++last) {
-          cursors_[last].look(end_of(last), borders, *next);
+          cursors_[last].look(end_of(last), protection_, *next);
           if (!next->begins_like(*tile)) break;
           counts_[last] = next->count;
           if (next->count > tile->count) std::swap(tile, next);
@@ -348,12 +376,13 @@ class Pass {
   void compute(const Tile& tile, std::size_t first_group, std::size_t last_group, const Sums& sums) {
     const Records keys(a_.k, unit_.stream, unit_.kv_head, tile), values(a_.v, unit_.stream, unit_.kv_head, tile);
     const ThreadMemory& m = memory_;
+    const Queries& queries = tile.is_protected && plan_.fine ? m.fine : m.queries;
     kernels_.unpack_keys(*keys.tables, keys.data, keys.stride, keys.index, tile.count, m.key_tile, m.key_scale);
     kernels_.unpack_values(*values.tables, values.data, values.stride, values.index, tile.count, m.value_tile, m.value_scale);
     const int first = groups_[first_group].first_row;
     const int rows = groups_[last_group - 1].first_row + groups_[last_group - 1].rows - first;
-    kernels_.dot(*keys.tables, m.query + static_cast<std::ptrdiff_t>(first) * planes_ * plan_.dim_k, m.query_sums + first * planes_,
-                 planes_, rows, m.key_tile, m.products);
+    kernels_.dot(*keys.tables, queries.rows + static_cast<std::ptrdiff_t>(first) * queries.planes * plan_.dim_k,
+                 queries.sums + first * queries.planes, queries.planes, rows, m.key_tile, m.products);
     for (std::size_t g = first_group; g < last_group; ++g) {
       const VisibleTokens::Group& group = groups_[g];
       const bool plain = tile.rank >= group.plain_begin && tile.rank + counts_[g] <= group.plain_end;
@@ -366,19 +395,19 @@ class Pass {
             mask = whole == nullptr ? nullptr : mask_of(tile, counts_[g], whole);
           }
         }
-        softmax(r, r - first, mask, counts_[g], keys.tables->step, values.tables->step, sums);
+        softmax(r, r - first, mask, counts_[g], queries.factor[r] * keys.tables->step, values.tables->step, sums);
       }
     }
     kernels_.accumulate(*values.tables, m.high, m.low, rows, m.value_tile, m.rescale, m.weight_step,
                         sums.value + static_cast<std::ptrdiff_t>(first) * plan_.dim_v);
   }
   // `at`: the row's place among those that compute this tile.
-  void softmax(int r, int at, const std::uint16_t* mask, int count, float key_step, float value_step, const Sums& sums) {
+  void softmax(int r, int at, const std::uint16_t* mask, int count, float factor, float value_step, const Sums& sums) {
     const ThreadMemory& m = memory_;
     SoftmaxRow row = {.products = m.products + at * kTile,
                       .key_scale = m.key_scale,
                       .value_scale = m.value_scale,
-                      .factor = m.factor[r] * key_step,
+                      .factor = factor,
                       .softcap = a_.softcap,
                       .mask = mask,
                       .slope = m.slope[r],
@@ -406,8 +435,9 @@ class Pass {
   const Plan& plan_;
   const Unit& unit_;
   const ThreadMemory& memory_;
+  const Protection protection_;
   const std::span<const VisibleTokens::Group> groups_;
-  int rows_ = 0, planes_ = 1, longest_ = 0;
+  int rows_ = 0, longest_ = 0;
   bool prepared_ = false;
   std::array<Cursor, kRows> cursors_;  // of the groups
   std::array<int, kRows> counts_;      // of the groups' tokens in the tile

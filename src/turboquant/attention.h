@@ -23,12 +23,11 @@ struct CompressedRows {
   const Codec* codec = nullptr;
   const std::uint8_t* data = nullptr;
   std::size_t token_stride = 0, head_stride = 0, stream_stride = 0;
-  // The first `protected_tokens` of each stream may be kept in a buffer of their own at a higher width (same size and seed): attention sinks.
-  // Their records in `data` are then not read.
-  int protected_tokens = 0;
+  // Further records of protected tokens (below) at a higher width, same size and seed: of (slot, head) at protected_data + slot·protected_slot_stride +
+  // head·protected_head_stride. nullptr: these rows have none.
   const Codec* protected_codec = nullptr;
   const std::uint8_t* protected_data = nullptr;
-  std::size_t protected_token_stride = 0, protected_head_stride = 0, protected_stream_stride = 0;
+  std::size_t protected_slot_stride = 0, protected_head_stride = 0;
 };
 
 struct Attention {
@@ -48,6 +47,10 @@ struct Attention {
   // By token of a stream: smaller was written earlier; equal ones go by token. nullptr: all go by token. The stride in numbers.
   const std::uint64_t* order = nullptr;
   std::size_t order_stream_stride = 0;
+  // Attention sinks: of the first `protected_tokens` a row sees, those that have a slot are read there. By token of a stream, −1: none; the stride in numbers.
+  int protected_tokens = 0;
+  const std::int32_t* protected_slots = nullptr;
+  std::size_t protected_stream_stride = 0;
   const VisibleTokens* visible = nullptr;  // built from this operation, or from one with the same shape, mask and order
   const float* sinks = nullptr;            // [heads] a logit without a value; nullptr: none
   float scale = 1;

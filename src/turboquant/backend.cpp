@@ -45,7 +45,7 @@ struct Buffer {
   Device* device;
   ggml_backend_buffer_t memory;
   std::deque<CacheTensor> caches;  // ggml_tensor::extra points here
-  CellOrder order;                 // llama.cpp keeps the caches of the same cells in one buffer
+  Cells cells;                     // llama.cpp keeps the caches of the same cells in one buffer
   std::uint64_t bytes = 0, f16_bytes = 0;
   bool announced = false;
 };
@@ -117,10 +117,18 @@ ggml_status init_tensor(ggml_backend_buffer_t buffer, ggml_tensor* tensor) {
     b.device->say(true, "TurboQuant: " + fit.error().message);
     return GGML_STATUS_FAILED;
   }
-  const auto size = b.device->store.bytes(*tensor);
-  const int bits = b.device->store.bits(*name);
-  tensor->extra = &b.caches.emplace_back(*tensor, bits, b.device->store.row_bytes(tensor->ne[0], bits), b.device->store.seed(), b.order,
-                                         b.caches.empty());
+  const CacheStore& store = b.device->store;
+  const std::int64_t cells = tensor->ne[1] * tensor->ne[2];
+  const auto layout = store.layout(*tensor);
+  b.cells.sinks.resize(cells, layout.slots, store.sinks());
+  try {
+    tensor->extra = &b.caches.emplace_back(*tensor, layout, store.seed(), b.cells, b.caches.empty());
+  } catch (const std::exception& e) {
+    b.device->say(true, e.what());
+    return GGML_STATUS_FAILED;
+  }
+  auto size = layout.bytes(cells);
+  if (b.caches.size() == 1) size += static_cast<std::size_t>(cells) * sizeof(std::uint64_t);  // the order
   b.bytes += size, b.device->bytes += size;
   b.f16_bytes += ggml_nbytes(tensor), b.device->f16_bytes += ggml_nbytes(tensor);
   return GGML_STATUS_SUCCESS;
@@ -170,7 +178,8 @@ bool copy_tensor(ggml_backend_buffer_t buffer, const ggml_tensor* from, ggml_ten
 void clear(ggml_backend_buffer_t buffer, std::uint8_t value) {
   Buffer& b = of(buffer);
   ggml_backend_buffer_clear(b.memory, value);
-  std::fill(b.order.at.begin(), b.order.at.end(), 0);
+  std::fill(b.cells.order.at.begin(), b.cells.order.at.end(), 0);
+  b.cells.sinks.release_all();
   if (b.announced || b.bytes == 0) return;
   b.announced = true;  // llama.cpp clears a cache once it is complete
   std::array<char, 160> line{};
@@ -361,10 +370,6 @@ Result<std::unique_ptr<Backend>> Backend::create(const BackendOptions& options, 
   }
   auto profile = find_profile(options.profile);
   if (!profile) return std::move(profile).error();
-  if (profile->sinks > 0) {
-    return Error{ErrorCode::config_invalid,
-                 "TurboQuant's option \"sinks\" is not for a cache whose rows may be saved and come back to other cells"};
-  }
   auto state = std::make_unique<State>(options, *profile);
   state->inner = inner;
   state->description = options.profile + " on " + ggml_backend_dev_description(inner);

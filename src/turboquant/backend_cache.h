@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -48,27 +49,78 @@ struct CellOrder {
   }
 };
 
+// Which cells of a buffer hold the first tokens of a sequence, for a profile with `sinks`. Each has a slot: a place in its tensors for a second, wider
+// record. llama.cpp does not say which cells are still in use, so where all slots are taken a new cell gets the one that was not seen for the longest time,
+// and the cell that had it goes on with the record that every cell has.
+class ProtectedCells {
+ public:
+  void resize(std::int64_t cells, std::int64_t slots, int tokens);
+  int tokens() const { return tokens_; }                      // of a sequence; 0: nothing is protected
+  const std::int32_t* slots() const { return slot_.data(); }  // by cell; −1: none
+  std::int32_t slot(std::int64_t cell) const { return tokens_ == 0 ? -1 : slot_[static_cast<std::size_t>(cell)]; }
+  void protect(std::int64_t cell);
+  void release(std::int64_t cell);
+  void release_all();
+  // A new moment; every cell for which `is_seen` holds was seen now.
+  void look(const std::function<bool(std::int64_t cell)>& is_seen);
+
+ private:
+  int tokens_ = 0;
+  std::vector<std::int32_t> slot_;
+  struct Slot {
+    std::int64_t cell = -1;
+    std::uint64_t seen = 0;
+  };
+  std::vector<Slot> all_;
+  std::uint64_t now_ = 0;
+};
+
+// What is known of the cells of a buffer: all its tensors have a row for each.
+struct Cells {
+  CellOrder order;
+  ProtectedCells sinks;
+};
+
 // One compressed tensor. Calls that refuse throw std::runtime_error: ggml passes no errors on here, but llama.cpp catches them around making a context
 // and loading a state, logs them and fails that call.
 class CacheTensor {
  public:
-  // `order` outlives the tensor. The one tensor that `carries` it saves it with its rows.
-  CacheTensor(const ggml_tensor& tensor, int bits, std::size_t row_bytes, std::uint64_t seed, CellOrder& order, bool carries);
+  struct Layout {
+    int bits = 0;
+    std::size_t row_bytes = 0;
+    std::size_t protected_row_bytes = 0;  // 0: its protected cells have no wider record
+    std::int64_t slots = 0;               // protected rows, behind the others
+    std::size_t bytes(std::int64_t cells) const {
+      return static_cast<std::size_t>(cells) * row_bytes + static_cast<std::size_t>(slots) * protected_row_bytes;
+    }
+  };
+  // `cells` outlives the tensor. The one tensor that `carries` what is known of them saves it with its rows. Throws where sinks are asked for and a saved row
+  // has no room for them.
+  CacheTensor(const ggml_tensor& tensor, const Layout& layout, std::uint64_t seed, Cells& cells, bool carries);
 
   // Called with every attention operation; the first one fixes the size of a head. Throws where the rows have no room for it.
   void set_head(std::int64_t dim);
   // Null before the first set_head.
   const Codec* codec() const { return codec_.load(std::memory_order_acquire); }
+  // Of protected rows; null where there are none, and before the first set_head.
+  const Codec* protected_codec() const { return protected_codec_.load(std::memory_order_acquire); }
 
   std::int64_t width() const { return width_; }
   std::size_t nominal_row() const { return static_cast<std::size_t>(width_) * 2; }
-  std::size_t row_bytes() const { return row_bytes_; }
-  std::uint8_t* row(std::int64_t cell) const { return data_ + static_cast<std::size_t>(cell) * row_bytes_; }
+  std::size_t row_bytes() const { return layout_.row_bytes; }
+  std::size_t protected_row_bytes() const { return layout_.protected_row_bytes; }
+  std::uint8_t* row(std::int64_t cell) const { return data_ + static_cast<std::size_t>(cell) * layout_.row_bytes; }
+  std::uint8_t* protected_row(std::int32_t slot) const { return row(rows_) + static_cast<std::size_t>(slot) * layout_.protected_row_bytes; }
   const std::string& name() const { return name_; }
-  CellOrder& order() const { return *order_; }
+  Cells& cells() const { return *cells_; }
 
-  // What llama.cpp saves of a row is the stored bytes, its number in the order where the tensor carries it, then zeros up to the nominal size with a mark of the format at the end: exact, and rows of
-  // another profile or of plain f16 are refused. `view` is a contiguous view of whole rows; `offset` in nominal bytes from its start.
+  // The key or value of a token: of all heads, width() numbers.
+  void write(std::int64_t cell, const float* row);
+  void read(std::int64_t cell, float* row) const;
+
+  // What llama.cpp saves of a row is the stored bytes, its number in the order where the tensor carries it, its protected bytes if it has some, then zeros up
+  // to the nominal size with a mark of the format at the end: exact, and rows of another profile or of plain f16 are refused. `view` is a contiguous view of
+  // whole rows; `offset` in nominal bytes from its start.
   void get_state(const ggml_tensor& view, std::span<std::byte> out, std::size_t offset) const;
   void set_state(const ggml_tensor& view, std::span<const std::byte> in, std::size_t offset);
   // Rows to rows, where both store them alike; false where not.
@@ -76,20 +128,22 @@ class CacheTensor {
 
  private:
   std::int64_t first_row(const ggml_tensor& view) const;
-  std::uint64_t mark() const;
-  std::size_t saved_row() const { return row_bytes_ + (carries_ ? sizeof(std::uint64_t) : 0); }
+  bool has_protected(std::int64_t cell) const { return layout_.protected_row_bytes > 0 && cells_->sinks.slot(cell) >= 0; }
+  std::uint64_t mark(bool with_protected) const;
+  std::size_t saved_row(bool with_protected) const {
+    return layout_.row_bytes + (carries_ ? sizeof(std::uint64_t) : 0) + (with_protected ? layout_.protected_row_bytes : 0);
+  }
   void save_row(std::int64_t cell, std::uint8_t* out) const;
-  void load_row(std::int64_t cell, const std::uint8_t* in);
+  void load_row(std::int64_t cell, const std::uint8_t* in, bool with_protected);
 
   std::string name_;
   std::int64_t width_, rows_;
-  int bits_;
-  std::size_t row_bytes_;
+  Layout layout_;
   std::uint64_t seed_;
   std::uint8_t* data_;
-  CellOrder* order_;
+  Cells* cells_;
   bool carries_;
-  std::atomic<const Codec*> codec_{nullptr};
+  std::atomic<const Codec*> codec_{nullptr}, protected_codec_{nullptr};
 };
 
 // What a device does with the tensors of a model.
@@ -101,14 +155,17 @@ class CacheStore {
   bool keeps(const ggml_tensor& tensor) const { return cache_name(tensor.name).has_value() && tensor.type == GGML_TYPE_F16; }
   // Refuses cache tensors that cannot be kept: quantised ones.
   static Result<void> check(const ggml_tensor& tensor);
-  std::size_t bytes(const ggml_tensor& tensor) const;
-  int bits(CacheName name) const;
-  std::size_t row_bytes(std::int64_t width, int bits) const;
+  CacheTensor::Layout layout(const ggml_tensor& tensor) const;
+  std::size_t bytes(const ggml_tensor& tensor) const { return layout(tensor).bytes(tensor.ne[1] * tensor.ne[2]); }
+  std::int64_t slots(const ggml_tensor& tensor) const { return protected_slots(profile_, tensor.ne[1] * tensor.ne[2], tensor.ne[2]); }
+  int sinks() const { return profile_.sinks; }
 
   // A weight on its way to memory elsewhere: from their names follows how many layers there are.
   void offered(const ggml_tensor& weight);
 
  private:
+  std::size_t row_bytes(std::int64_t width, int bits) const;
+
   Profile profile_;
   int head_size_;
   std::uint64_t seed_;

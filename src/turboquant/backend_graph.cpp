@@ -34,6 +34,19 @@ void wait_for_all(std::atomic<int>& arrived, int all) {
   }
 }
 
+// The cell that row `i` goes to.
+std::int64_t cell_of(const ggml_tensor& cells, std::int64_t i) {
+  const auto* at = static_cast<const std::byte*>(cells.data) + static_cast<std::size_t>(i) * cells.nb[0];
+  std::int64_t wide = 0;
+  std::int32_t narrow = 0;
+  if (cells.type == GGML_TYPE_I64) {
+    std::memcpy(&wide, at, sizeof wide);
+    return wide;
+  }
+  std::memcpy(&narrow, at, sizeof narrow);
+  return narrow;
+}
+
 }  // namespace
 
 void require_supported(const ggml_tensor& op, const std::function<bool(const ggml_tensor*)>& compressed, const FindCache& find) {
@@ -103,7 +116,7 @@ void* GraphRunner::Scratch::at_least(std::size_t size) {
 ggml_status GraphRunner::compute(ggml_cgraph* graph, const FindCache& find) {
   jobs_.clear();
   used_views_ = 0;
-  std::vector<const CellOrder*> counted;
+  std::vector<const Cells*> counted;
   std::size_t scratch = 0;
   bool shifts = false, computes = false;
   for (int i = 0; i < ggml_graph_n_nodes(graph); ++i) {
@@ -120,10 +133,11 @@ ggml_status GraphRunner::compute(ggml_cgraph* graph, const FindCache& find) {
       if (!cache) continue;
       Job& job = jobs_.emplace_back(node);
       job.cache = cache;
-      job.counts = std::find(counted.begin(), counted.end(), &cache->order()) == counted.end();
-      if (job.counts) counted.push_back(&cache->order());
+      job.counts = std::find(counted.begin(), counted.end(), &cache->cells()) == counted.end();
+      if (job.counts) counted.push_back(&cache->cells());
     } else if (node->op == GGML_OP_FLASH_ATTN_EXT && find(node->src[1])) {
       Job& job = jobs_.emplace_back(node);
+      job.cache = find(node->src[1]);
       job.attention = attention(*node, find);
       bool first = false;
       View* seen = view(job.attention, node->src[3], first);
@@ -133,6 +147,9 @@ ggml_status GraphRunner::compute(ggml_cgraph* graph, const FindCache& find) {
     }
   }
   if (shifts) return computes ? GGML_STATUS_FAILED : GGML_STATUS_SUCCESS;  // llama.cpp shifts in graphs of their own
+  for (const Job& job : jobs_) {
+    if (job.counts && job.cache->cells().sinks.tokens() > 0) find_sinks(job);
+  }
   void* memory = scratch_.at_least(scratch);
   room_.resize(jobs_.size() * ggml_tensor_overhead() + ggml_tensor_overhead());
   ggml_context* context = ggml_init({.mem_size = room_.size(), .mem_buffer = room_.data(), .no_alloc = true});
@@ -154,34 +171,62 @@ ggml_status GraphRunner::compute(ggml_cgraph* graph, const FindCache& find) {
 
 void GraphRunner::run(ggml_tensor*, int thread, int threads, void* job) {
   Job& j = *static_cast<Job*>(job);
-  if (j.cache) {
+  if (j.op == GGML_OP_SET_ROWS) {
     write_rows(j, thread, threads);
   } else {
     attend(j, thread, threads);
   }
 }
 
+// A token that sees, itself counted, no more than a profile's sinks is one of them. Masks are inputs: filled before a graph is computed.
+void GraphRunner::find_sinks(const Job& write) const {
+  ProtectedCells& sinks = write.cache->cells().sinks;
+  const ggml_tensor& cells = *write.node->src[1];
+  const auto reads = std::find_if(jobs_.begin(), jobs_.end(), [&](const Job& job) {
+    return job.op == GGML_OP_FLASH_ATTN_EXT && &job.cache->cells() == &write.cache->cells();
+  });
+  const std::int64_t count = write.node->src[0]->ne[1];
+  const bool known = reads != jobs_.end() && reads->node->src[3] != nullptr && looks_only(reads->node->src[3]->op) &&
+                     root(reads->node->src[3])->op == GGML_OP_NONE &&
+                     std::int64_t{reads->attention.queries} * reads->attention.streams == count;
+  if (!known) {
+    for (std::int64_t i = 0; i < count; ++i) sinks.release(cell_of(cells, i));
+    return;
+  }
+  const Attention& a = reads->attention;
+  constexpr std::uint16_t hidden = 0xfc00;  // −∞
+  const std::int64_t first = a.protected_slots - sinks.slots();
+  const auto stride = static_cast<std::int64_t>(a.protected_stream_stride);
+  sinks.look([&](std::int64_t cell) {
+    for (int stream = 0; stream < a.streams; ++stream) {
+      const std::int64_t token = cell - first - stream * stride;
+      if (token < 0 || token >= a.tokens) continue;
+      for (int query = 0; query < a.queries; ++query) {
+        if (mask_row(a, stream, 0, query)[token] != hidden) return true;
+      }
+    }
+    return false;
+  });
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::uint16_t* mask = mask_row(a, static_cast<int>(i / a.queries), 0, static_cast<int>(i % a.queries));
+    int seen = 0;
+    for (int t = 0; t < a.tokens && seen <= sinks.tokens(); ++t) seen += mask[t] != hidden ? 1 : 0;
+    if (seen <= sinks.tokens()) {
+      sinks.protect(cell_of(cells, i));
+    } else {
+      sinks.release(cell_of(cells, i));
+    }
+  }
+}
+
 void GraphRunner::write_rows(const Job& job, int thread, int threads) {
   const ggml_tensor &rows = *job.node->src[0], &cells = *job.node->src[1];
-  const Codec& codec = *job.cache->codec();
-  const int heads = static_cast<int>(job.cache->width() / codec.format().dim);
   const std::int64_t count = rows.ne[1];
-  const auto cell = [&](std::int64_t i) {
-    const auto* at = static_cast<const std::byte*>(cells.data) + static_cast<std::size_t>(i) * cells.nb[0];
-    std::int64_t wide = 0;
-    std::int32_t narrow = 0;
-    if (cells.type == GGML_TYPE_I64) {
-      std::memcpy(&wide, at, sizeof wide);
-      return wide;
-    }
-    std::memcpy(&narrow, at, sizeof narrow);
-    return std::int64_t{narrow};
-  };
   for (std::int64_t i = count * thread / threads; i < count * (thread + 1) / threads; ++i) {
-    const auto* row = reinterpret_cast<const float*>(static_cast<const std::byte*>(rows.data) + static_cast<std::size_t>(i) * rows.nb[1]);
-    codec.encode_row(row, heads, job.cache->row(cell(i)));
+    const auto* row = static_cast<const std::byte*>(rows.data) + static_cast<std::size_t>(i) * rows.nb[1];
+    job.cache->write(cell_of(cells, i), reinterpret_cast<const float*>(row));
   }
-  for (std::int64_t i = 0; job.counts && thread == 0 && i < count; ++i) job.cache->order().written(cell(i));
+  for (std::int64_t i = 0; job.counts && thread == 0 && i < count; ++i) job.cache->cells().order.written(cell_of(cells, i));
 }
 
 Attention GraphRunner::attention(const ggml_tensor& node, const FindCache& find) const {
@@ -191,11 +236,18 @@ Attention GraphRunner::attention(const ggml_tensor& node, const FindCache& find)
     CacheTensor& cache = *find(&view);
     cache.set_head(view.ne[0]);
     const std::size_t nominal = cache.nominal_row();
-    return CompressedRows{.codec = cache.codec(),
-                          .data = cache.row(first_cell(view, nominal)),
-                          .token_stride = cache.row_bytes(),
-                          .head_stride = cache.codec()->format().bytes(),
-                          .stream_stride = view.nb[3] / nominal * cache.row_bytes()};
+    CompressedRows out{.codec = cache.codec(),
+                       .data = cache.row(first_cell(view, nominal)),
+                       .token_stride = cache.row_bytes(),
+                       .head_stride = cache.codec()->format().bytes(),
+                       .stream_stride = view.nb[3] / nominal * cache.row_bytes()};
+    if (const Codec* codec = cache.protected_codec()) {
+      out.protected_codec = codec;
+      out.protected_data = cache.protected_row(0);
+      out.protected_slot_stride = cache.protected_row_bytes();
+      out.protected_head_stride = codec->format().bytes();
+    }
+    return out;
   };
   Attention a;
   a.heads = static_cast<int>(q.ne[2]);
@@ -207,8 +259,14 @@ Attention GraphRunner::attention(const ggml_tensor& node, const FindCache& find)
   a.q_query_stride = q.nb[1], a.q_head_stride = q.nb[2], a.q_stream_stride = q.nb[3];
   a.k = rows(k), a.v = rows(v);
   const CacheTensor& cache = *find(&k);
-  a.order = cache.order().at.data() + first_cell(k, cache.nominal_row());
+  const Cells& cells = cache.cells();
+  a.order = cells.order.at.data() + first_cell(k, cache.nominal_row());
   a.order_stream_stride = k.nb[3] / cache.nominal_row();
+  if (cells.sinks.tokens() > 0) {
+    a.protected_tokens = cells.sinks.tokens();
+    a.protected_slots = cells.sinks.slots() + first_cell(k, cache.nominal_row());
+    a.protected_stream_stride = a.order_stream_stride;
+  }
   if (mask) {
     a.mask = mask->data;
     a.mask_query_stride = mask->nb[1], a.mask_head_stride = mask->nb[2], a.mask_stream_stride = mask->nb[3];
@@ -248,8 +306,7 @@ void GraphRunner::attend(Job& job, int thread, int threads) {
 // Keys are decoded, turned by the real device's ROPE and encoded again; cells that stay where they are keep their bytes.
 ggml_status GraphRunner::shift(const ggml_tensor& rope, CacheTensor& cache) {
   const ggml_tensor& view = *rope.src[0];
-  const Codec& codec = *cache.codec();
-  const std::int64_t dim = codec.format().dim, heads = cache.width() / dim;
+  const std::int64_t dim = cache.codec()->format().dim, heads = cache.width() / dim;
   const auto* positions = static_cast<const std::int32_t*>(rope.src[1]->data);
   const auto first_number = static_cast<std::int64_t>(view.view_offs % cache.nominal_row() / 2);
   std::vector<std::int64_t> cells;
@@ -262,14 +319,12 @@ ggml_status GraphRunner::shift(const ggml_tensor& rope, CacheTensor& cache) {
   for (std::size_t begin = 0; begin < cells.size(); begin += at_once) {
     const std::size_t count = std::min(at_once, cells.size() - begin);
     struct Part {
-      const Codec& codec;
       CacheTensor& cache;
       const std::int64_t* cells;
       std::size_t count;
       float* rows;
-      int heads;
       bool encode;
-    } read{codec, cache, &cells[begin], count, rows.data(), static_cast<int>(heads), false}, write = read;
+    } read{cache, &cells[begin], count, rows.data(), false}, write = read;
     write.encode = true;
     const ggml_custom_op_t convert = [](ggml_tensor*, int thread, int threads, void* data) {
       const Part& part = *static_cast<Part*>(data);
@@ -277,9 +332,9 @@ ggml_status GraphRunner::shift(const ggml_tensor& rope, CacheTensor& cache) {
       for (std::size_t i = share(thread); i < share(thread + 1); ++i) {
         float* row = part.rows + i * static_cast<std::size_t>(part.cache.width());
         if (part.encode) {
-          part.codec.encode_row(row, part.heads, part.cache.row(part.cells[i]));
+          part.cache.write(part.cells[i], row);
         } else {
-          part.codec.decode_row(part.cache.row(part.cells[i]), part.heads, row);
+          part.cache.read(part.cells[i], row);
         }
       }
     };

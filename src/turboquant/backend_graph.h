@@ -46,7 +46,7 @@ class GraphRunner {
     ggml_tensor* node;
     ggml_op op;
     std::array<std::int32_t, GGML_MAX_OP_PARAMS / sizeof(std::int32_t)> params{};
-    CacheTensor* cache = nullptr;  // of SET_ROWS
+    CacheTensor* cache = nullptr;  // of SET_ROWS; the keys of FLASH_ATTN_EXT
     bool counts = false;           // the first that writes these cells
     Attention attention{};         // of FLASH_ATTN_EXT
     View* look = nullptr;          // the first of its view
@@ -64,6 +64,7 @@ class GraphRunner {
   static void run(ggml_tensor* node, int thread, int threads, void* job);
   static void write_rows(const Job& job, int thread, int threads);
   static void attend(Job& job, int thread, int threads);
+  void find_sinks(const Job& write) const;
   Attention attention(const ggml_tensor& node, const FindCache& find) const;
   View* view(const Attention& attention, const ggml_tensor* mask, bool& first);
   ggml_status shift(const ggml_tensor& rope, CacheTensor& cache);

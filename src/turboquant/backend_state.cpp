@@ -109,37 +109,48 @@ Result<std::size_t> StateTransfer::restore(std::span<const std::uint8_t> saved, 
   return read(room.data(), head.size);
 }
 
-bool StateTransfer::put(const std::byte* place, std::size_t count, std::size_t row_bytes, std::size_t nominal,
+bool StateTransfer::put(const std::byte* place, std::size_t count, std::size_t nominal, const std::function<std::size_t(std::size_t)>& size,
                         const std::function<void(std::size_t, std::uint8_t*)>& save) {
   const auto* at = reinterpret_cast<const std::uint8_t*>(place);
   if (at < room_.data() || at >= room_.data() + room_.size()) return false;
-  const auto offset = static_cast<std::uint64_t>(at - room_.data());
-  // Ranges of one tensor follow each other; what is between two tensors keeps them apart.
-  if (!holes_.empty() && holes_.back().offset + holes_.back().size == offset) {
-    holes_.back().size += count * nominal;
-  } else {
-    holes_.push_back({.offset = offset, .size = count * nominal, .rows = rows_.size()});
+  auto offset = static_cast<std::uint64_t>(at - room_.data());
+  for (std::size_t i = 0; i < count; ++i, offset += nominal) {
+    const std::size_t bytes = size(i);
+    // Ranges of one tensor follow each other; what is between two tensors keeps them apart.
+    if (!holes_.empty() && holes_.back().row_bytes == bytes && holes_.back().offset + holes_.back().size == offset) {
+      holes_.back().size += nominal;
+    } else {
+      holes_.push_back({.offset = offset, .size = nominal, .rows = rows_.size(), .row_bytes = bytes});
+    }
+    rows_.resize(rows_.size() + bytes);
+    save(i, rows_.data() + rows_.size() - bytes);
   }
-  const std::size_t begin = rows_.size();
-  rows_.resize(begin + count * row_bytes);
-  for (std::size_t i = 0; i < count; ++i) save(i, rows_.data() + begin + i * row_bytes);
   return true;
 }
 
-bool StateTransfer::take(const std::byte* place, std::size_t count, std::size_t row_bytes, std::size_t nominal,
-                         const std::function<void(std::size_t, const std::uint8_t*)>& load) {
+bool StateTransfer::take(const std::byte* place, std::size_t count, std::size_t nominal,
+                         const std::function<void(std::size_t, std::span<const std::uint8_t>)>& load) {
   const auto* at = reinterpret_cast<const std::uint8_t*>(place);
   if (at < room_.data() || at >= room_.data() + room_.size()) return false;
   const auto offset = static_cast<std::uint64_t>(at - room_.data());
   auto hole = std::upper_bound(holes_.begin(), holes_.end(), offset, [](std::uint64_t o, const Hole& h) { return o < h.offset; });
   if (hole == holes_.begin()) return false;
   --hole;
-  const std::uint64_t skip = offset - hole->offset;
-  if (skip + count * nominal > hole->size) return false;
-  const std::uint64_t begin = hole->rows + skip / nominal * row_bytes;
-  if (begin + count * row_bytes > saved_.size()) return false;
-  for (std::size_t i = 0; i < count; ++i) load(i, saved_.data() + begin + i * row_bytes);
-  return true;
+  // All of them are there before one is read.
+  const auto each = [&](const auto& visit) {
+    auto from = hole;
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::uint64_t where = offset + i * nominal;
+      if (where >= from->offset + from->size && ++from == holes_.end()) return false;
+      if (where < from->offset || where + nominal > from->offset + from->size) return false;
+      const std::uint64_t begin = from->rows + (where - from->offset) / nominal * from->row_bytes;
+      if (begin > saved_.size() || from->row_bytes > saved_.size() - begin) return false;
+      visit(i, saved_.subspan(begin, from->row_bytes));
+    }
+    return true;
+  };
+  if (!each([](std::size_t, std::span<const std::uint8_t>) {})) return false;
+  return each(load);
 }
 
 }  // namespace hearth::turboquant

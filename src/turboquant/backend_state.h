@@ -25,16 +25,17 @@ class StateTransfer {
   static Result<std::size_t> restore(std::span<const std::uint8_t> saved, std::uint64_t format,
                                      const std::function<std::size_t(const std::uint8_t*, std::size_t)>& read);
 
-  // For CacheTensor: `count` rows of `row_bytes` saved bytes belong at `place`, where they would be `nominal` bytes each. `save` writes one, `load` reads
-  // one. False: not a place of this transfer.
-  bool put(const std::byte* place, std::size_t count, std::size_t row_bytes, std::size_t nominal,
+  // For CacheTensor: `count` rows belong at `place`, where they would be `nominal` bytes each. `size` says how many bytes one takes, `save` writes them,
+  // `load` reads them. False: not a place of this transfer.
+  bool put(const std::byte* place, std::size_t count, std::size_t nominal, const std::function<std::size_t(std::size_t)>& size,
            const std::function<void(std::size_t, std::uint8_t*)>& save);
-  bool take(const std::byte* place, std::size_t count, std::size_t row_bytes, std::size_t nominal,
-            const std::function<void(std::size_t, const std::uint8_t*)>& load);
+  bool take(const std::byte* place, std::size_t count, std::size_t nominal,
+            const std::function<void(std::size_t, std::span<const std::uint8_t>)>& load);
 
  private:
+  // Rows of one size.
   struct Hole {
-    std::uint64_t offset, size, rows;  // place and nominal size in the state; where its rows begin
+    std::uint64_t offset, size, rows, row_bytes;  // place and nominal size in the state; where its rows begin
   };
   class Room;
   explicit StateTransfer(Room& room) : room_(room) {}

@@ -72,6 +72,13 @@ std::uint64_t bytes_per_token(Widths widths, std::int64_t heads, std::int64_t ke
   return static_cast<std::uint64_t>(heads) * (record(key_size, widths.keys) + record(value_size, widths.values));
 }
 
+std::int64_t protected_slots(const Profile& profile, std::int64_t cells, std::int64_t streams) {
+  if (profile.sinks == 0) return 0;
+  constexpr std::int64_t sequences = 64;
+  const std::int64_t wanted = std::min<std::int64_t>(cells / sequences, sequences * profile.sinks);
+  return std::min(cells, std::max<std::int64_t>(wanted, 2 * streams * profile.sinks));
+}
+
 std::uint64_t bytes_per_token(const Profile& profile, std::int64_t head_size, std::int64_t heads, int layers) {
   std::uint64_t bytes = 0;
   for (int layer = 0; layer < layers; ++layer) bytes += bytes_per_token(profile.of_layer(layer, layers), heads, head_size, head_size);

@@ -46,6 +46,9 @@ TEST(Model, TheDefaultModelIsWhatItsProvenanceSays) {
   // Heads of 64: so many bits for each number and two bytes for each vector.
   EXPECT_EQ(kv_bytes_per_token(*model, "k8v4"), 4u * 2 * (64 + 2 + 32 + 2));
   EXPECT_EQ(kv_bytes_per_token(*model, "k3v2"), 4u * 2 * (24 + 2 + 16 + 2));
+  // Four sinks: room for the beginnings of 16 tokens in 1,024, 8 bits wide.
+  EXPECT_EQ(kv_bytes_per_token(*model, "k3v2,sinks=4"), kv_bytes_per_token(*model, "k3v2"));
+  EXPECT_EQ(estimate_memory(*model, 1024, "k3v2,sinks=4").kv, estimate_memory(*model, 1024, "k3v2").kv + 16u * 4 * 2 * (64 + 2) * 2);
   EXPECT_EQ(default_context(*model), 2048);
 }
 

@@ -215,10 +215,13 @@ TEST_P(CompressedParking, EveryLogitIsThatOfASequenceThatNeverPaused) {
   EXPECT_GT(restored, 5 * rounds);
 }
 
-INSTANTIATE_TEST_SUITE_P(Profiles, CompressedParking, ::testing::Values("k8v4", "k4v4", "k3v2"),
-                         [](const auto& info) { return std::string(info.param); });
-INSTANTIATE_TEST_SUITE_P(KvTypes, Parking, ::testing::Values("f16", "q8_0", "q4_0", "k8v4", "k3v2"),
-                         [](const auto& info) { return std::string(info.param); });
+const auto name = [](const ::testing::TestParamInfo<const char*>& info) {
+  std::string out = info.param;
+  std::erase_if(out, [](char c) { return c == ',' || c == '='; });
+  return out;
+};
+INSTANTIATE_TEST_SUITE_P(Profiles, CompressedParking, ::testing::Values("k8v4", "k4v4", "k3v2", "k3v2,sinks=4"), name);
+INSTANTIATE_TEST_SUITE_P(KvTypes, Parking, ::testing::Values("f16", "q8_0", "q4_0", "k8v4", "k3v2", "k3v2,sinks=4"), name);
 
 }  // namespace
 }  // namespace hearth::engine

@@ -1,5 +1,6 @@
 // Records are read from buffers that anybody may have filled: whatever the bytes, no instruction set reads or writes outside what it was given, and all
 // see the same numbers. Input: size, widths, heads, queries, tokens, flags; the rest repeats over keys, values and mask.
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -56,12 +57,15 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                           .data = bytes.data(),
                           .token_stride = record * heads,
                           .head_stride = record,
-                          .protected_tokens = first,
                           .protected_codec = &codec,
                           .protected_data = first_bytes.data(),
-                          .protected_token_stride = record * heads,
+                          .protected_slot_stride = record * heads,
                           .protected_head_stride = record};
   };
+  std::vector<std::int32_t> slots(static_cast<std::size_t>(tokens), -1);
+  for (int t = 0; t < std::min(first, tokens); ++t) slots[static_cast<std::size_t>(t)] = first - 1 - t;
+  a.protected_tokens = first;
+  a.protected_slots = slots.data();
   a.k = rows_of(k, k_rows, k_first);
   a.v = rows_of(v, v_rows, v_first);
   std::vector<std::uint16_t> half_mask(static_cast<std::size_t>(tokens * queries));

@@ -21,7 +21,8 @@ struct Shape {
   bool masked = false, causal = false, sinks = false;
   int mask_heads = 1, mask_streams = 1;
   float max_bias = 0, softcap = 0;
-  int protected_keys = 0, protected_values = 0;
+  int protected_tokens = 0;  // first tokens a row sees that may have a second record; of these, some have one
+  bool protect_keys = true, protect_values = true;
   int out_dim = 0;
   float sharpness = 1;  // of the logits
 };
@@ -48,8 +49,6 @@ class Problem {
     for (std::size_t i = 0; i < v.size(); ++i) v[i] += std::sin(static_cast<float>(i % u(s.dim_v)));
     compress(k_codec, k, k_rows);
     compress(v_codec, v, v_rows);
-    if (s.protected_keys > 0) compress(k8_codec, k, k8_rows);
-    if (s.protected_values > 0) compress(v8_codec, v, v8_rows);
     if (s.masked || s.causal || s.max_bias > 0) {
       mask.resize(count(s.mask_streams, s.mask_heads, s.queries, s.tokens));
       for (std::size_t i = 0; i < mask.size(); ++i) {
@@ -62,6 +61,7 @@ class Problem {
     }
     if (s.sinks) fill(sinks, u(s.heads), 1);
     out_dim = s.out_dim == 0 ? s.dim_v : s.out_dim;
+    if (s.protected_tokens > 0) protect();
   }
 
   Attention attention() {
@@ -75,8 +75,13 @@ class Problem {
     a.q_head_stride = u(s.dim_k) * 4;
     a.q_query_stride = a.q_head_stride * u(s.heads);
     a.q_stream_stride = a.q_query_stride * u(s.queries);
-    a.k = rows(k_codec, k_rows, k8_codec, k8_rows, s.protected_keys);
-    a.v = rows(v_codec, v_rows, v8_codec, v8_rows, s.protected_values);
+    a.k = rows(k_codec, k_rows, k8_codec, k8_rows);
+    a.v = rows(v_codec, v_rows, v8_codec, v8_rows);
+    if (s.protected_tokens > 0) {
+      a.protected_tokens = s.protected_tokens;
+      a.protected_slots = slots.data();
+      a.protected_stream_stride = u(s.tokens);
+    }
     if (!mask.empty()) {
       a.mask = mask.data();
       a.mask_query_stride = u(s.tokens) * 2;
@@ -127,12 +132,15 @@ class Problem {
           const int kv_head = head / (s.heads / s.kv_heads);
           const float* x = q.data() + count_at(stream, query, head);
           std::vector<double> logits(u(s.tokens), -std::numeric_limits<double>::infinity());
+          std::vector<bool> is_protected(u(s.tokens));
+          int seen = 0;
           double max = -std::numeric_limits<double>::infinity();
           for (int t = 0; t < s.tokens; ++t) {
             const double bias = mask_value(stream, head, query, t);
             if (std::isinf(bias)) continue;
-            const std::vector<float> key =
-                decoded(t < s.protected_keys ? k8_codec : k_codec, t < s.protected_keys ? k8_rows : k_rows, stream, t, kv_head);
+            is_protected[u(t)] = seen++ < s.protected_tokens && slot(stream, t) >= 0;
+            const std::vector<float> key = is_protected[u(t)] && s.protect_keys ? decoded(k8_codec, k8_rows, slot(stream, t), kv_head)
+                                                                                : decoded(k_codec, k_rows, stream * s.tokens + t, kv_head);
             double dot = 0;
             for (int i = 0; i < s.dim_k; ++i) dot += static_cast<double>(x[i]) * static_cast<double>(key[u(i)]);
             dot /= std::sqrt(static_cast<double>(s.dim_k));
@@ -146,8 +154,9 @@ class Problem {
           for (int t = 0; t < s.tokens; ++t) {
             if (std::isinf(logits[u(t)])) continue;
             const double weight = std::exp(logits[u(t)] - max);
-            const std::vector<float> row =
-                decoded(t < s.protected_values ? v8_codec : v_codec, t < s.protected_values ? v8_rows : v_rows, stream, t, kv_head);
+            const std::vector<float> row = is_protected[u(t)] && s.protect_values
+                                               ? decoded(v8_codec, v8_rows, slot(stream, t), kv_head)
+                                               : decoded(v_codec, v_rows, stream * s.tokens + t, kv_head);
             for (int i = 0; i < s.dim_v; ++i) value[u(i)] += weight * static_cast<double>(row[u(i)]);
             sum += weight;
           }
@@ -162,7 +171,8 @@ class Problem {
   Codec k_codec, v_codec, k8_codec, v8_codec;
   std::mt19937 random;
   std::vector<float> q, k, v, sinks;
-  std::vector<std::uint8_t> k_rows, v_rows, k8_rows, v8_rows;
+  std::vector<std::uint8_t> k_rows, v_rows, k8_rows, v8_rows;  // the last two by slot
+  std::vector<std::int32_t> slots;                             // by token of a stream
   std::vector<std::uint16_t> mask;
   int out_dim = 0;
 
@@ -180,27 +190,49 @@ class Problem {
     rows.resize(n * codec.format().bytes());
     codec.encode_row(x.data(), static_cast<int>(n), rows.data());
   }
+  // Three of four of the first tokens get a slot, and some further ones, which must not be read there; slots in no order.
+  void protect() {
+    slots.assign(count(s.streams, s.tokens), -1);
+    std::vector<std::size_t> chosen;
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      const auto t = static_cast<int>(i % u(s.tokens));
+      if (t < 2 * s.protected_tokens && t % 4 != 1) chosen.push_back(i);
+    }
+    std::shuffle(chosen.begin(), chosen.end(), random);
+    std::vector<float> k8, v8;
+    for (std::size_t n = 0; n < chosen.size(); ++n) {
+      slots[chosen[n]] = static_cast<std::int32_t>(n);
+      const auto append = [&](std::vector<float>& to, const std::vector<float>& from, int dim) {
+        const std::size_t row = u(s.kv_heads) * u(dim);
+        to.insert(to.end(), from.begin() + static_cast<std::ptrdiff_t>(chosen[n] * row),
+                  from.begin() + static_cast<std::ptrdiff_t>((chosen[n] + 1) * row));
+      };
+      append(k8, k, s.dim_k);
+      append(v8, v, s.dim_v);
+    }
+    compress(k8_codec, k8, k8_rows);
+    compress(v8_codec, v8, v8_rows);
+  }
+  int slot(int stream, int token) const { return slots.empty() ? -1 : slots[u(stream) * u(s.tokens) + u(token)]; }
   CompressedRows rows(const Codec& codec, const std::vector<std::uint8_t>& data, const Codec& wide,
-                      const std::vector<std::uint8_t>& wide_data, int first) const {
+                      const std::vector<std::uint8_t>& wide_data) const {
     CompressedRows r;
-    const auto strides = [&](const Codec& c, std::size_t& token, std::size_t& head, std::size_t& stream) {
-      head = c.format().bytes();
-      token = head * u(s.kv_heads);
-      stream = token * u(s.tokens);
-    };
     r.codec = &codec;
     r.data = data.data();
-    strides(codec, r.token_stride, r.head_stride, r.stream_stride);
-    r.protected_tokens = first;
-    r.protected_codec = &wide;
-    r.protected_data = wide_data.data();
-    strides(wide, r.protected_token_stride, r.protected_head_stride, r.protected_stream_stride);
+    r.head_stride = codec.format().bytes();
+    r.token_stride = r.head_stride * u(s.kv_heads);
+    r.stream_stride = r.token_stride * u(s.tokens);
+    if (s.protected_tokens > 0 && (&wide == &k8_codec ? s.protect_keys : s.protect_values)) {
+      r.protected_codec = &wide;
+      r.protected_data = wide_data.data();
+      r.protected_head_stride = wide.format().bytes();
+      r.protected_slot_stride = r.protected_head_stride * u(s.kv_heads);
+    }
     return r;
   }
-  std::vector<float> decoded(const Codec& codec, const std::vector<std::uint8_t>& data, int stream, int token, int kv_head) const {
+  std::vector<float> decoded(const Codec& codec, const std::vector<std::uint8_t>& data, int row, int kv_head) const {
     std::vector<float> x(u(codec.format().dim));
-    codec.decode(data.data() + ((u(stream) * u(s.tokens) + u(token)) * u(s.kv_heads) + u(kv_head)) * codec.format().bytes(), x.data(),
-                 *available_kernels()[0]);
+    codec.decode(data.data() + (u(row) * u(s.kv_heads) + u(kv_head)) * codec.format().bytes(), x.data(), *available_kernels()[0]);
     return x;
   }
   double mask_value(int stream, int head, int query, int t) const {

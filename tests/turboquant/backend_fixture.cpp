@@ -39,12 +39,15 @@ void start() {
 std::string nano_path() { return HEARTH_SOURCE_DIR "/assets/hearth-nano-0-f16.gguf"; }
 
 std::string random_model(const std::string& name, const std::string& arguments) {
-  static std::map<std::string, std::string> made;
-  const auto known = made.find(name);
-  if (known != made.end()) return known->second;
+  static std::map<std::string, std::string> made;  // arguments by name
   const std::filesystem::path folder = HEARTH_BUILD_DIR "/test-models";
   std::filesystem::create_directories(folder);
-  const std::string path = folder / ("tq-" + name + ".gguf"), fresh = path + "." + std::to_string(getpid());
+  const std::string path = folder / ("tq-" + name + ".gguf");
+  if (const auto known = made.find(name); known != made.end()) {
+    EXPECT_EQ(known->second, arguments) << "another model has the name " << name;
+    return path;
+  }
+  const std::string fresh = path + "." + std::to_string(getpid());
   const std::string command =
       std::string("'") + HEARTH_MAKE_MODEL + "' --vocab '" + nano_path() + "' --type f32 " + arguments + " '" + fresh + "'";
   if (std::system(command.c_str()) != 0) {
@@ -52,7 +55,8 @@ std::string random_model(const std::string& name, const std::string& arguments) 
     return {};
   }
   std::filesystem::rename(fresh, path);
-  return made[name] = path;
+  made[name] = arguments;
+  return path;
 }
 
 std::string logged_errors() {

@@ -78,8 +78,8 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(Backend, SaysWhatTheCacheTakes) {
   auto session = Session::must({.model = nano_path(), .profile = "k3v2", .context = 1024});
-  // 4 layers, 2 heads of 64: 26 bytes a key and 18 a value.
-  EXPECT_EQ(session->usage().bytes, 4U * 1024 * 2 * (26 + 18));
+  // 4 layers, 2 heads of 64: 26 bytes a key and 18 a value; 8 for the place in the order.
+  EXPECT_EQ(session->usage().bytes, 1024U * (8 + 4 * 2 * (26 + 18)));
   EXPECT_EQ(session->usage().f16_bytes, 4U * 1024 * 2 * (128 + 128));
 }
 
@@ -127,7 +127,7 @@ TEST(Backend, AHybridModelCompressesItsAttentionLayers) {
   const std::string model = random_model("lfm2_hybrid", "--arch lfm2 --layers 6 --width 256 --heads 4 --kv-heads 2");
   auto session = Session::must({.model = model, .profile = "k8v4", .sequences = 2});
   // 3 layers of 2 heads of 64: 66 bytes a key and 34 a value, but for the guarded ones, which have the same.
-  EXPECT_EQ(session->usage().bytes, 3U * 512 * 2 * (66 + 34));
+  EXPECT_EQ(session->usage().bytes, 512U * (8 + 3 * 2 * (66 + 34)));
   EXPECT_EQ(session->usage().f16_bytes, 3U * 512 * 2 * (128 + 128));
   const auto logits = session->feed(prompt(*session, 100)).back();
   const auto state = session->save(0);
@@ -154,7 +154,7 @@ TEST(BackendRefuses, HeadsThatAreNoMultipleOf32) {
 }
 
 TEST(BackendRefuses, HeadsSmallerThanTheRoomTaken) {
-  expect_refusal({.model = random_model("llama_mqa_head32", "--arch llama --width 128 --heads 4 --kv-heads 2"), .profile = "k8v4"},
+  expect_refusal({.model = random_model("two_heads_of_32", "--arch llama --width 128 --heads 4 --kv-heads 2"), .profile = "k8v4"},
                  "GGML_TURBOQUANT_HEAD_SIZE=32");
 }
 
