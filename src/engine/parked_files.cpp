@@ -64,6 +64,7 @@ Result<std::unique_ptr<ParkedFiles>> ParkedFiles::open(const std::filesystem::pa
   if (probe < 0) return Error{ErrorCode::io, "no file can be made in " + folder.string() + ": " + std::strerror(errno)};
   ::close(probe);
   made->writer_ = std::thread([files = made.get()] { files->write_items(); });
+  made->reader_ = std::thread([files = made.get()] { files->read_items(); });
   return made;
 }
 
@@ -76,7 +77,9 @@ ParkedFiles::~ParkedFiles() {
     stopping_ = true;
     changed_.notify_all();
   }
-  if (writer_.joinable()) writer_.join();
+  for (std::thread* thread : {&writer_, &reader_}) {
+    if (thread->joinable()) thread->join();
+  }
   const MutexLock lock(mutex_);
   while (!items_.empty()) erase(items_.begin());
   OPENSSL_cleanse(key_.data(), key_.size());
@@ -98,6 +101,22 @@ std::optional<ParkedFiles::Entry> ParkedFiles::put(std::vector<std::uint8_t>& by
   return Entry(this, id);
 }
 
+bool ParkedFiles::read_ahead(std::span<const Entry* const> wanted) {
+  const MutexLock lock(mutex_);
+  for (auto& [id, item] : items_) item.wanted = false;
+  bool all = true;
+  for (const Entry* entry : wanted) {
+    Item& item = items_.at(entry->id_);
+    item.wanted = true;
+    all = all && (item.state == State::waiting || item.state == State::failed || item.ahead);
+  }
+  for (auto& [id, item] : items_) {
+    if (!item.wanted) item.ahead.reset();
+  }
+  if (!all) changed_.notify_all();
+  return all;
+}
+
 Result<std::vector<std::uint8_t>> ParkedFiles::take(Entry entry) {
   const std::uint64_t id = entry.id_;
   entry.files_ = nullptr;
@@ -105,7 +124,7 @@ Result<std::vector<std::uint8_t>> ParkedFiles::take(Entry entry) {
   {
     const MutexLock lock(mutex_);
     const auto found = items_.find(id);
-    while (found->second.state == State::writing) changed_.wait(mutex_);
+    while (busy(found->second)) changed_.wait(mutex_);
     item = std::move(found->second);
     found->second.file = -1;
     found->second.bytes.clear();
@@ -114,7 +133,7 @@ Result<std::vector<std::uint8_t>> ParkedFiles::take(Entry entry) {
     items_.erase(found);
     if (item.state == State::waiting) return std::move(item.bytes);
   }
-  auto bytes = read(id, item);
+  auto bytes = item.ahead ? std::move(*item.ahead) : read(id, item);
   if (item.file >= 0) ::close(item.file);
   if (!bytes) {
     const MutexLock lock(mutex_);
@@ -127,7 +146,7 @@ void ParkedFiles::forget(std::uint64_t id) {
   const MutexLock lock(mutex_);
   const auto item = items_.find(id);
   if (item == items_.end()) return;
-  if (item->second.state == State::writing) {
+  if (busy(item->second)) {
     item->second.forgotten = true;
   } else {
     erase(item);
@@ -151,7 +170,8 @@ std::int64_t ParkedFiles::lost() const {
 }
 void ParkedFiles::flush() {
   const MutexLock lock(mutex_);
-  while (waiting_bytes_ > 0) changed_.wait(mutex_);
+  const auto works = [this](const auto& i) { return i.second.state == State::waiting || busy(i.second); };
+  while (std::any_of(items_.begin(), items_.end(), works)) changed_.wait(mutex_);
 }
 
 void ParkedFiles::write_items() {
@@ -173,8 +193,31 @@ void ParkedFiles::write_items() {
     item.file = file;
     item.tag = tag;
     item.state = done ? State::written : State::failed;
+    if (done && item.wanted) item.ahead = std::move(item.bytes);
     item.bytes = {};
     waiting_bytes_ -= item.size;
+    if (item.forgotten) erase(next);
+    changed_.notify_all();
+  }
+}
+
+void ParkedFiles::read_items() {
+  const MutexLock lock(mutex_);
+  while (!stopping_) {
+    const auto next = std::find_if(items_.begin(), items_.end(),
+                                   [](const auto& i) { return i.second.state == State::written && i.second.wanted && !i.second.ahead; });
+    if (next == items_.end()) {
+      changed_.wait(mutex_);
+      continue;
+    }
+    // Nobody else touches what the file's bytes are read by.
+    Item& item = next->second;
+    item.reading = true;
+    mutex_.unlock();
+    auto bytes = read(next->first, item);
+    mutex_.lock();
+    item.reading = false;
+    if (item.wanted) item.ahead = std::move(bytes);
     if (item.forgotten) erase(next);
     changed_.notify_all();
   }

@@ -4,7 +4,7 @@
 //
 // AES-256-GCM: the tag of each entry stays in memory, so that what is damaged, cut short or exchanged is recognised and never used.
 //
-// Writing is the work of a thread of its own; reading waits. Any thread; entries must not outlive the store.
+// Writing is the work of a thread of its own, and so is reading what is asked for ahead. Any thread; entries must not outlive the store.
 #pragma once
 
 #include <array>
@@ -55,6 +55,9 @@ class ParkedFiles {
 
   // Takes `bytes` over. Nothing, and `bytes` as they were, where there is no room: the budget is used up, or the disk is slower than what comes.
   std::optional<Entry> put(std::vector<std::uint8_t>& bytes);
+  // Reads these, so that take() need not wait for the disk: true once it would not for any of them. What was read ahead and is not among them is forgotten
+  // again. Entries of this store.
+  bool read_ahead(std::span<const Entry* const> wanted);
   // What was put; an error where it could not be written, cannot be read, or is not what was written. The entry is gone either way.
   Result<std::vector<std::uint8_t>> take(Entry entry);
   // Whether an entry of this size can ever be put.
@@ -62,14 +65,17 @@ class ParkedFiles {
 
   std::int64_t bytes() const;  // held
   std::int64_t lost() const;   // entries that could not be given back
-  void flush();                // returns when nothing waits to be written
+  void flush();                // returns when nothing waits to be written, and nothing is being read
 
  private:
   enum class State : std::uint8_t { waiting, writing, written, failed };
   struct Item {
     State state = State::waiting;
-    bool forgotten = false;           // while it was being written
+    bool wanted = false;  // ahead of being taken
+    bool reading = false;
+    bool forgotten = false;           // while it was being written or read
     std::vector<std::uint8_t> bytes;  // until it is written
+    std::optional<Result<std::vector<std::uint8_t>>> ahead;
     std::int64_t size = 0;
     int file = -1;
     std::array<std::uint8_t, 16> tag{};
@@ -79,7 +85,9 @@ class ParkedFiles {
   ParkedFiles(std::filesystem::path folder, std::int64_t limit, std::size_t most);
   void forget(std::uint64_t id);
   void erase(Items::iterator item) REQUIRES(mutex_);
+  bool busy(const Item& item) const { return item.state == State::writing || item.reading; }
   void write_items();
+  void read_items();
   int make_file() const;
   bool write(std::uint64_t id, std::span<const std::uint8_t> bytes, int file, std::array<std::uint8_t, 16>& tag) const;
   Result<std::vector<std::uint8_t>> read(std::uint64_t id, const Item& item) const;
@@ -94,7 +102,7 @@ class ParkedFiles {
   std::uint64_t last_id_ GUARDED_BY(mutex_) = 0;
   std::int64_t bytes_ GUARDED_BY(mutex_) = 0, waiting_bytes_ GUARDED_BY(mutex_) = 0, lost_ GUARDED_BY(mutex_) = 0;
   bool stopping_ GUARDED_BY(mutex_) = false;
-  std::thread writer_;
+  std::thread writer_, reader_;
 };
 
 }  // namespace hearth::engine

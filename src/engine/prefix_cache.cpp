@@ -95,6 +95,23 @@ int PrefixCache::pinned_match(const AdapterPtr& adapter, std::span<const Token> 
   return matched;
 }
 
+bool PrefixCache::read_ahead(const AdapterPtr& adapter, std::span<const Token> tokens) const {
+  if (files_ == nullptr) return true;
+  std::vector<const ParkedFiles::Entry*> on_disk;
+  const Node* node = root(adapter);
+  for (std::size_t matched = 0; node != nullptr && matched < tokens.size();) {
+    const auto rest = tokens.subspan(matched);
+    const auto child = node->children.find(rest.front());
+    if (child == node->children.end()) break;
+    node = child->second.get();
+    if (node->file) on_disk.push_back(&node->file);
+    const int common = common_length(node->edge, rest);
+    matched += static_cast<std::size_t>(common);
+    if (common < node->length()) break;
+  }
+  return files_->read_ahead(on_disk);
+}
+
 PrefixCache::Pin PrefixCache::acquire(const AdapterPtr& adapter, std::span<const Token> tokens, SeqId seq, int unused) {
   Node* node = make_root(adapter);
   int matched = 0;

@@ -49,6 +49,8 @@ class PrefixCache {
 
   // Of the longest cached prefix of `tokens`, the cells that running sequences have pinned: using them costs no cell.
   int pinned_match(const AdapterPtr& adapter, std::span<const Token> tokens) const;
+  // Has what lies on disk of the longest cached prefix read; true once acquire() need not wait for the disk.
+  bool read_ahead(const AdapterPtr& adapter, std::span<const Token> tokens) const;
   // Pins the longest cached prefix and lends its cells to `seq`, which must be empty. Parked parts are made resident first, as far as `unused`
   // empty cells and what can be evicted suffice.
   Pin acquire(const AdapterPtr& adapter, std::span<const Token> tokens, SeqId seq, int unused);

@@ -1,6 +1,7 @@
 #include "engine/scheduler_core.h"
 
 #include <algorithm>
+#include <array>
 #include <iterator>
 #include <set>
 #include <tuple>
@@ -291,6 +292,7 @@ bool SchedulerCore::admit_from(Queue& queue, std::deque<SequencePtr>& parked, bo
     }
     const bool room = static_cast<int>(running_.size()) < options_.max_running && fits(sequence);
     if (!room && !(interactive && make_room(sequence))) return false;
+    if (!running_.empty() && !is_read(sequence)) return false;  // those who run need not wait for the disk
     if (pool_.available() == 0 && !cache_.evict_sequence()) return false;
     SequencePtr taken;
     if (from_parked) {
@@ -302,6 +304,17 @@ bool SchedulerCore::admit_from(Queue& queue, std::deque<SequencePtr>& parked, bo
     if (!start(taken)) continue;
     running_.push_back(std::move(taken));
   }
+}
+
+// Whether it could start without waiting for what lies on disk. If not, that is being read.
+bool SchedulerCore::is_read(const Sequence& sequence) const {
+  if (options_.files == nullptr || !sequence.saved.empty()) return true;
+  if (sequence.file) {
+    const std::array wanted{&sequence.file};
+    return options_.files->read_ahead(wanted);
+  }
+  if (!can_share_ || sequence.generation().echo_logprobs) return true;
+  return cache_.read_ahead(sequence.generation().adapter, std::span(sequence.tokens).first(sequence.tokens.size() - 1));
 }
 
 // Gives the sequence its id and whatever KV it can start from. False when its request failed on the way.

@@ -45,6 +45,7 @@ class SchedulerCore {
   bool admit_from(Queue& queue, std::deque<SequencePtr>& parked, bool interactive);
   void promote_patient();
   bool fits(const Sequence& sequence) const;
+  bool is_read(const Sequence& sequence) const;
   int free_cells() const;
   int used_cells() const;
   void make_unused(int cells);

@@ -14,6 +14,8 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "engine/parked_files.h"
@@ -183,6 +185,62 @@ TEST_F(ParkedFilesTest, NothingStaysOfAProcessThatWasKilled) {
   ::close(ready[1]);
   EXPECT_TRUE(std::filesystem::is_empty(folder()));
   EXPECT_TRUE(open());
+}
+
+TEST_F(ParkedFilesTest, WhatIsReadAheadIsThereWithoutItsFile) {
+  auto store = open();
+  Bytes a = noise(3 << 20, 1), b = noise(5000, 2), c = noise(5000, 3);
+  auto first = store->put(a), second = store->put(b), third = store->put(c);
+  ASSERT_TRUE(first && second && third);
+  const std::array both{&std::as_const(*first), &std::as_const(*second)};
+  while (!store->read_ahead(both)) std::this_thread::yield();
+  store->flush();
+  while (!store->read_ahead(both)) std::this_thread::yield();
+  const std::array one{&std::as_const(*first)};
+  EXPECT_TRUE(store->read_ahead(one));  // the second goes back to the disk
+  for (const int file : files()) ASSERT_EQ(::ftruncate(file, 0), 0);
+  const auto back = store->take(std::move(*first));
+  ASSERT_TRUE(back) << back.error().message;
+  EXPECT_EQ(*back, noise(3 << 20, 1));
+  EXPECT_FALSE(store->take(std::move(*second)));
+  EXPECT_FALSE(store->take(std::move(*third)));
+  EXPECT_EQ(store->lost(), 2);
+}
+
+TEST_F(ParkedFilesTest, WhatCannotBeReadAheadIsLostOnce) {
+  auto store = open();
+  Bytes bytes = noise(5000, 1);
+  auto entry = store->put(bytes);
+  ASSERT_TRUE(entry);
+  store->flush();
+  ASSERT_EQ(::ftruncate(files()[0], 100), 0);
+  const std::array wanted{&std::as_const(*entry)};
+  while (!store->read_ahead(wanted)) std::this_thread::yield();
+  EXPECT_EQ(store->lost(), 0);
+  EXPECT_FALSE(store->take(std::move(*entry)));
+  EXPECT_EQ(store->lost(), 1);
+}
+
+TEST_F(ParkedFilesTest, AnEntryCanGoAtAnyMoment) {
+  auto store = open();
+  for (unsigned i = 0; i < 200; ++i) {
+    Bytes bytes = noise(300'000, i);
+    auto entry = store->put(bytes);
+    ASSERT_TRUE(entry);
+    const std::array wanted{&std::as_const(*entry)};
+    if (i % 2 == 0) store->flush();
+    store->read_ahead(wanted);
+    for (unsigned turns = i % 7; turns > 0; --turns) std::this_thread::yield();
+    if (i % 3 == 0) {
+      const auto back = store->take(std::move(*entry));
+      ASSERT_TRUE(back);
+      ASSERT_EQ(*back, noise(300'000, i));
+    }
+  }
+  store->flush();
+  EXPECT_EQ(store->bytes(), 0);
+  EXPECT_TRUE(files().empty());
+  EXPECT_EQ(store->lost(), 0);
 }
 
 TEST_F(ParkedFilesTest, KeepsToItsBudget) {

@@ -526,6 +526,7 @@ TEST_F(SchedulerDiskTest, PrefixesThatMemoryDoesNotHoldComeBackFromDisk) {
     }
     EXPECT_EQ(core->stats().disk_lost > 0, damaged);
     core.reset();
+    files_->flush();
     EXPECT_EQ(files_->bytes(), 0);
   }
 }
