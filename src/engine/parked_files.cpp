@@ -113,7 +113,7 @@ bool ParkedFiles::read_ahead(std::span<const Entry* const> wanted) {
   for (auto& [id, item] : items_) {
     if (!item.wanted) item.ahead.reset();
   }
-  if (!all) changed_.notify_all();
+  changed_.notify_all();
   return all;
 }
 
@@ -170,14 +170,14 @@ std::int64_t ParkedFiles::lost() const {
 }
 void ParkedFiles::flush() {
   const MutexLock lock(mutex_);
-  const auto works = [this](const auto& i) { return i.second.state == State::waiting || busy(i.second); };
+  const auto works = [](const auto& i) { return must_write(i.second) || busy(i.second); };
   while (std::any_of(items_.begin(), items_.end(), works)) changed_.wait(mutex_);
 }
 
 void ParkedFiles::write_items() {
   const MutexLock lock(mutex_);
   while (!stopping_) {
-    const auto next = std::find_if(items_.begin(), items_.end(), [](const auto& i) { return i.second.state == State::waiting; });
+    const auto next = std::find_if(items_.begin(), items_.end(), [](const auto& i) { return must_write(i.second); });
     if (next == items_.end()) {
       changed_.wait(mutex_);
       continue;
@@ -193,7 +193,7 @@ void ParkedFiles::write_items() {
     item.file = file;
     item.tag = tag;
     item.state = done ? State::written : State::failed;
-    if (done && item.wanted) item.ahead = std::move(item.bytes);
+    if (done && item.wanted) item.ahead = std::move(item.bytes);  // since it was begun
     item.bytes = {};
     waiting_bytes_ -= item.size;
     if (item.forgotten) erase(next);

@@ -85,7 +85,8 @@ class ParkedFiles {
   ParkedFiles(std::filesystem::path folder, std::int64_t limit, std::size_t most);
   void forget(std::uint64_t id);
   void erase(Items::iterator item) REQUIRES(mutex_);
-  bool busy(const Item& item) const { return item.state == State::writing || item.reading; }
+  static bool must_write(const Item& item) { return item.state == State::waiting && !item.wanted; }
+  static bool busy(const Item& item) { return item.state == State::writing || item.reading; }
   void write_items();
   void read_items();
   int make_file() const;
