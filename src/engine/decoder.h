@@ -3,6 +3,7 @@
 // All calls come from the scheduler's one thread.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -85,6 +86,12 @@ class Decoder {
   virtual int max_batch() const = 0;           // rows one decode() accepts
   virtual int max_request_tokens() const = 0;  // longest sequence the model supports, ≤ context_cells()
   virtual std::int64_t bytes_per_cell() const = 0;
+  // What all cells take, used or not, and how long keys and values have been compressed and attended to since the decoder was made, where it does that itself.
+  struct KvCost {
+    std::int64_t bytes = 0;
+    std::chrono::microseconds encoding{0}, attention{0};
+  };
+  virtual KvCost kv_cost() const { return {.bytes = context_cells() * bytes_per_cell()}; }
   // Whether part of a sequence can be removed and copied (not so for recurrent models): without it, no prefix is ever shared.
   virtual bool can_share_prefix() const = 0;
   // Whether save() keeps every position of a sequence; not so with sliding-window attention, where only what the end can still see is kept.

@@ -398,6 +398,13 @@ std::size_t LlamaDecoder::vocabulary() const { return static_cast<std::size_t>(l
 
 std::int64_t LlamaDecoder::bytes_per_cell() const { return bytes_per_cell_ + (reader_ ? reader_->bytes_per_cell() : 0); }
 
+Decoder::KvCost LlamaDecoder::kv_cost() const {
+  if (!compression_) return Decoder::kv_cost();
+  const auto usage = compression_->usage();
+  const auto rounded = [](std::chrono::nanoseconds time) { return std::chrono::duration_cast<std::chrono::microseconds>(time); };
+  return {.bytes = static_cast<std::int64_t>(usage.bytes), .encoding = rounded(usage.encoding), .attention = rounded(usage.attention)};
+}
+
 void LlamaDecoder::use_adapter(const Adapter* adapter) {
   const auto* const lora = static_cast<const LlamaAdapter*>(adapter);
   std::shared_ptr<llama_adapter_lora> weights = lora ? lora->weights : nullptr;

@@ -49,6 +49,7 @@ class LlamaDecoder final : public Decoder {
   int max_batch() const override { return max_batch_; }
   int max_request_tokens() const override { return max_request_; }
   std::int64_t bytes_per_cell() const override;
+  KvCost kv_cost() const override;
   bool can_share_prefix() const override { return can_share_; }
   bool saves_all_positions() const override { return saves_all_; }
 

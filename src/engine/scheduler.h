@@ -116,6 +116,7 @@ struct SchedulerStats {
   int cells_total = 0, cells_used = 0, cells_cached = 0;  // used includes cached
   std::int64_t prefix_parked_bytes = 0;                   // idle prefixes in host memory
   std::int64_t kv_bytes = 0, parked_bytes = 0;            // all cells, used or not; parked sequences in host memory
+  std::int64_t kv_encoding_us = 0, kv_attention_us = 0;   // microseconds spent on compressed keys and values
   std::int64_t disk_bytes = 0, disk_lost = 0;             // parked KV on disk; what was there and could not be given back
   std::int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
   std::int64_t drafted_tokens = 0, accepted_tokens = 0;  // speculation: guessed; of these, right

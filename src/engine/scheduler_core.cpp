@@ -775,7 +775,10 @@ SchedulerStats SchedulerCore::stats() const {
   s.cells_total = total_cells_;
   s.cells_cached = cache_.unpinned_cells();
   s.prefix_parked_bytes = cache_.parked_bytes();
-  s.kv_bytes = decoder_.context_cells() * decoder_.bytes_per_cell();
+  const auto kv = decoder_.kv_cost();
+  s.kv_bytes = kv.bytes;
+  s.kv_encoding_us = kv.encoding.count();
+  s.kv_attention_us = kv.attention.count();
   s.parked_bytes = parked_bytes_;
   if (options_.files != nullptr) {
     s.disk_bytes = options_.files->bytes();

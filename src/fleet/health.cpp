@@ -17,6 +17,8 @@ void each_field(Stats& stats, Visit visit) {
   visit("cells_cached", stats.cells_cached);
   visit("prefix_parked_bytes", stats.prefix_parked_bytes);
   visit("kv_bytes", stats.kv_bytes);
+  visit("kv_encoding_us", stats.kv_encoding_us);
+  visit("kv_attention_us", stats.kv_attention_us);
   visit("parked_bytes", stats.parked_bytes);
   visit("disk_bytes", stats.disk_bytes);
   visit("disk_lost", stats.disk_lost);

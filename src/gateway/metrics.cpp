@@ -53,14 +53,15 @@ const prometheus::Histogram::BucketBoundaries durations{0.001, 0.0025, 0.005, 0.
 // A counter that follows the engine's own, across restarts in which that one starts from zero again.
 class Follower {
  public:
-  explicit Follower(prometheus::Counter& counter) : counter_(counter) {}
+  explicit Follower(prometheus::Counter& counter, double unit = 1) : counter_(counter), unit_(unit) {}
   void follow(std::int64_t now) {
-    counter_.Increment(static_cast<double>(now >= last_ ? now - last_ : now));
+    counter_.Increment(unit_ * static_cast<double>(now >= last_ ? now - last_ : now));
     last_ = now;
   }
 
  private:
   prometheus::Counter& counter_;
+  double unit_;
   std::int64_t last_ = 0;
 };
 
@@ -120,6 +121,8 @@ class Metrics::Impl {
   Gauges& cells = gauges("hearth_kv_cells", "KV cache cells: all, in use (cached ones included), kept for reuse");
   Gauges& prefix_parked = gauges("hearth_prefix_cache_parked_bytes", "KV of idle prefixes kept in host memory");
   Gauges& kv_bytes = gauges("hearth_kv_bytes", "Keys and values: of all cells, of requests paused in host memory, and on disk");
+  Counters& kv_seconds =
+      counters("hearth_kv_seconds_total", "Time spent compressing keys and values, and in attention over compressed ones");
   Counters& parked_lost =
       counters("hearth_parked_lost_total", "Parked keys and values on disk that could not be read back, so that they were computed again");
   Counters& prefix_hits =
@@ -169,6 +172,8 @@ class Metrics::Impl {
           drafted(all.speculation.Add({{"model", model}, {"kind", "drafted"}})),
           accepted(all.speculation.Add({{"model", model}, {"kind", "accepted"}})),
           adapter_loads(all.adapter_loads.Add({{"model", model}})),
+          kv_encoding(all.kv_seconds.Add({{"model", model}, {"kind", "encode"}}), 1e-6),
+          kv_attention(all.kv_seconds.Add({{"model", model}, {"kind", "attention"}}), 1e-6),
           parked_lost(all.parked_lost.Add({{"model", model}})),
           restarts(all.restarts.Add({{"model", model}})) {}
 
@@ -193,13 +198,15 @@ class Metrics::Impl {
       drafted.follow(report.stats.drafted_tokens);
       accepted.follow(report.stats.accepted_tokens);
       adapter_loads.follow(report.stats.adapter_loads);
+      kv_encoding.follow(report.stats.kv_encoding_us);
+      kv_attention.follow(report.stats.kv_attention_us);
       parked_lost.follow(report.stats.disk_lost);
       restarts.follow(report.restarts);
     }
 
     prometheus::Gauge &running, &waiting, &parked, &cells_total, &cells_used, &cells_cached, &prefix_parked, &kv_cells, &kv_parked,
         &kv_disk, &adapters, &adapter_bytes;
-    Follower prefix_hits, generated, drafted, accepted, adapter_loads, parked_lost, restarts;
+    Follower prefix_hits, generated, drafted, accepted, adapter_loads, kv_encoding, kv_attention, parked_lost, restarts;
   };
 
   Counters& calls = counters("hearth_safety_calls_total", "Tool calls, by verdict, the layer that decided, and what became of them");

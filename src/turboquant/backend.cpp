@@ -30,6 +30,7 @@ struct Device {
   ggml_backend_device handle{};
   ggml_backend_buffer_type memory{};  // where llama.cpp puts the cache, and each graph its intermediate results
   std::atomic<std::uint64_t> bytes{0}, f16_bytes{0};
+  KvTimes times;
 
   void say(bool error, const std::string& line) const {
     if (options.log) return options.log(error, line);
@@ -236,7 +237,7 @@ ggml_backend_t init_backend(ggml_backend_dev_t dev, const char* params) {
   Device& device = of(dev);
   auto* const inner = ggml_backend_dev_init(device.inner, params);
   if (!inner) return nullptr;
-  auto* stream = new Stream{.device = &device, .inner = inner, .runner = GraphRunner(inner)};  // NOLINT: free's
+  auto* stream = new Stream{.device = &device, .inner = inner, .runner = GraphRunner(inner, device.times)};  // NOLINT: free's
   auto* const reg = ggml_backend_dev_backend_reg(device.inner);
   stream->set_threads =
       reinterpret_cast<ggml_backend_set_n_threads_t>(ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads"));
@@ -343,7 +344,10 @@ Backend::Backend(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Backend::~Backend() = default;
 ggml_backend_device* Backend::device() const { return &state_->handle; }
 ggml_backend_reg* Backend::registry() const { return &state_->reg; }
-KvUsage Backend::usage() const { return {state_->bytes, state_->f16_bytes}; }
+KvUsage Backend::usage() const {
+  const auto time = [](std::int64_t count) { return std::chrono::nanoseconds(count); };
+  return {state_->bytes, state_->f16_bytes, time(state_->times.encoding), time(state_->times.attention)};
+}
 
 std::uint64_t Backend::format() const {
   std::uint64_t hash = kDefaultSeed;  // FNV-1a

@@ -6,6 +6,7 @@
 // Two ways in: linked, as here, and as a plug-in that stock tools load (backend_plugin.cpp, docs/turboquant.md).
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -31,10 +32,11 @@ struct BackendOptions {
   std::function<void(bool error, std::string_view line)> log;
 };
 
-// What the caches in a device's buffers take.
+// What the caches in a device's buffers take, and what has been done with them.
 struct KvUsage {
-  std::uint64_t bytes = 0;      // held
-  std::uint64_t f16_bytes = 0;  // what llama.cpp's default type would take
+  std::uint64_t bytes = 0;                             // held
+  std::uint64_t f16_bytes = 0;                         // what llama.cpp's default type would take
+  std::chrono::nanoseconds encoding{0}, attention{0};  // spent by graphs, as a clock on the wall shows it
 };
 
 // Outlives every model and context that uses its device. Thread-safe like any ggml device.

@@ -1,6 +1,7 @@
 #include "turboquant/backend_graph.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -155,6 +156,7 @@ ggml_status GraphRunner::compute(ggml_cgraph* graph, const FindCache& find) {
   ggml_context* context = ggml_init({.mem_size = room_.size(), .mem_buffer = room_.data(), .no_alloc = true});
   for (Job& job : jobs_) {
     job.scratch = memory;
+    job.time = job.op == GGML_OP_SET_ROWS ? &times_.encoding : &times_.attention;
     ggml_tensor* source = job.node->src[0];
     const ggml_tensor* custom = ggml_custom_4d(context, GGML_TYPE_F32, 1, 1, 1, 1, &source, 1, run, GGML_N_TASKS_MAX, &job);
     job.node->op = GGML_OP_CUSTOM;
@@ -171,11 +173,13 @@ ggml_status GraphRunner::compute(ggml_cgraph* graph, const FindCache& find) {
 
 void GraphRunner::run(ggml_tensor*, int thread, int threads, void* job) {
   Job& j = *static_cast<Job*>(job);
+  const auto begin = std::chrono::steady_clock::now();
   if (j.op == GGML_OP_SET_ROWS) {
     write_rows(j, thread, threads);
   } else {
     attend(j, thread, threads);
   }
+  if (thread == 0) *j.time += std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
 }
 
 // A token that sees, itself counted, no more than a profile's sinks is one of them. Masks are inputs: filled before a graph is computed.

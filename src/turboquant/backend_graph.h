@@ -25,10 +25,16 @@ using FindCache = std::function<CacheTensor*(const ggml_tensor*)>;
 // do, where not: nobody else can compute it either. Learns the size of heads where the tensors are real.
 void require_supported(const ggml_tensor& op, const std::function<bool(const ggml_tensor*)>& compressed, const FindCache& find);
 
+// How long graphs have encoded rows and attended to them, in nanoseconds.
+struct KvTimes {
+  std::atomic<std::int64_t> encoding{0}, attention{0};
+};
+
 // One stream of graphs; one thread at a time.
 class GraphRunner {
  public:
-  explicit GraphRunner(ggml_backend_t cpu) : cpu_(cpu) {}
+  // `times` outlives the runner.
+  GraphRunner(ggml_backend_t cpu, KvTimes& times) : cpu_(cpu), times_(times) {}
 
   void set_threads(int threads) { threads_ = threads; }
   ggml_status compute(ggml_cgraph* graph, const FindCache& find);
@@ -51,6 +57,7 @@ class GraphRunner {
     Attention attention{};         // of FLASH_ATTN_EXT
     View* look = nullptr;          // the first of its view
     void* scratch = nullptr;
+    std::atomic<std::int64_t>* time = nullptr;
     std::atomic<int> arrived{0};
 
     explicit Job(ggml_tensor* n);
@@ -70,6 +77,7 @@ class GraphRunner {
   ggml_status shift(const ggml_tensor& rope, CacheTensor& cache);
 
   ggml_backend_t cpu_;
+  KvTimes& times_;
   int threads_ = GGML_DEFAULT_N_THREADS;
   std::deque<Job> jobs_;
   std::deque<View> views_;  // kept for their memory

@@ -119,6 +119,11 @@ TEST_P(Parking, ACellCostsWhatItHolds) {
   const std::int64_t held = type == "f16" ? 2048 : type == "q8_0" ? 1088 : type == "q4_0" ? 576 : type == "k8v4" ? 800 : 352;
   EXPECT_GE(decoder_->bytes_per_cell(), held);
   EXPECT_LE(decoder_->bytes_per_cell(), held + 24);
+  const auto cost = decoder_->kv_cost();
+  EXPECT_GE(cost.bytes, 512 * held);
+  EXPECT_LE(cost.bytes, 512 * (held + 24) + (type == "k3v2,sinks=4" ? 8 * 4 * 2 * (66 + 66) : 0));
+  EXPECT_EQ(cost.attention.count() > 0, type.starts_with('k'));
+  EXPECT_EQ(cost.encoding.count() > 0, type.starts_with('k'));
 }
 
 TEST_P(Parking, AParkedPrefixGivesTheTokensOfOneThatStayed) {

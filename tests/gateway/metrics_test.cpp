@@ -57,15 +57,24 @@ TEST(Metrics, EngineCountersGoOnAcrossRestartsAndLoads) {
   stats.drafted_tokens = 8;
   stats.accepted_tokens = 6;
   stats.running = 3;
+  stats.parked = 2;
+  stats.kv_bytes = 4096;
+  stats.kv_encoding_us = 1'500'000;
+  stats.kv_attention_us = 2'000'000;
   const std::vector<chat::ModelInfo> ready{worker("m", chat::ModelState::ready)};
   (void)metrics.text({.models = ready, .engines = {{"m", 0, stats}}});
   (void)metrics.text({.models = {worker("m", chat::ModelState::absent)}});  // unloaded meanwhile
   stats.cached_tokens = 20;                                                 // a fresh worker counts from zero
+  stats.kv_attention_us = 250'000;
   const auto text = metrics.text({.connections = 2, .models = ready, .engines = {{"m", 1, stats}}});
   EXPECT_THAT(text, HasSubstr("hearth_prefix_cache_hit_tokens_total{model=\"m\"} 120"));
   EXPECT_THAT(text, HasSubstr("hearth_speculation_tokens_total{kind=\"drafted\",model=\"m\"} 8"));
   EXPECT_THAT(text, HasSubstr("hearth_speculation_tokens_total{kind=\"accepted\",model=\"m\"} 6"));
   EXPECT_THAT(text, HasSubstr("hearth_engine_requests{model=\"m\",state=\"running\"} 3"));
+  EXPECT_THAT(text, HasSubstr("hearth_engine_requests{model=\"m\",state=\"parked\"} 2"));
+  EXPECT_THAT(text, HasSubstr("hearth_kv_bytes{kind=\"cells\",model=\"m\"} 4096"));
+  EXPECT_THAT(text, HasSubstr("hearth_kv_seconds_total{kind=\"encode\",model=\"m\"} 1.5"));
+  EXPECT_THAT(text, HasSubstr("hearth_kv_seconds_total{kind=\"attention\",model=\"m\"} 2.25"));
   EXPECT_THAT(text, HasSubstr("hearth_worker_restarts_total{model=\"m\"} 1"));
   EXPECT_THAT(text, HasSubstr("hearth_engine_ready{model=\"m\"} 1"));
   EXPECT_THAT(text, HasSubstr("hearth_open_connections 2"));

@@ -1,6 +1,7 @@
 // Models of several architectures with compressed keys and values, against llama.cpp's own f16 cache.
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
 
 #include "turboquant/backend_fixture.h"
@@ -81,6 +82,17 @@ TEST(Backend, SaysWhatTheCacheTakes) {
   // 4 layers, 2 heads of 64: 26 bytes a key and 18 a value; 8 for the place in the order.
   EXPECT_EQ(session->usage().bytes, 1024U * (8 + 4 * 2 * (26 + 18)));
   EXPECT_EQ(session->usage().f16_bytes, 4U * 1024 * 2 * (128 + 128));
+}
+
+TEST(Backend, SaysHowLongItEncodedAndAttended) {
+  auto session = Session::must({.model = nano_path(), .profile = "k4v4"});
+  const auto begin = std::chrono::steady_clock::now();
+  const auto before = session->usage();
+  session->feed(prompt(*session, 200));
+  const auto after = session->usage();
+  EXPECT_GT(after.encoding, before.encoding);
+  EXPECT_GT(after.attention, before.attention);
+  EXPECT_LT(after.encoding + after.attention - before.encoding - before.attention, std::chrono::steady_clock::now() - begin);
 }
 
 TEST(Backend, GivesItsMemoryBack) {
