@@ -201,7 +201,13 @@ double recall(Session& session, const Tokens& hay, int depth, int needles) {
   for (int n = 0; n < needles; ++n) {
     std::mt19937_64 random(static_cast<std::uint64_t>(1000 * depth + n));
     Tokens text(hay.begin(), hay.begin() + depth), needle;
-    for (int i = 0; i < 6; ++i) needle.push_back(static_cast<llama_token>(random() % static_cast<std::uint64_t>(session.vocabulary())));
+    const auto known = [&](llama_token token) {
+      return std::find(text.begin(), text.end(), token) != text.end() || std::find(needle.begin(), needle.end(), token) != needle.end();
+    };
+    for (int tries = 0; needle.size() < 6; ++tries) {  // tokens that the text has not, as long as there are some
+      const auto token = static_cast<llama_token>(random() % static_cast<std::uint64_t>(session.vocabulary()));
+      if (tries > 1000 || !known(token)) needle.push_back(token);
+    }
     // At an eighth, two, … of the depth.
     const auto place = text.begin() + depth * (1 + n % 7) / 8;
     text.insert(place, needle.begin(), needle.end());
@@ -355,7 +361,7 @@ int main(int argc, char** argv) {
       "  bench_turboquant_quality --model assets/hearth-nano-0-f16.gguf\n"
       "  bench_turboquant_quality --model qwen3-8b-q4_k_m.gguf --text book.txt --window 4096 --tokens 16384 --profiles k8v4 k3v2,sinks=4\n"
       "  bench_turboquant_quality --synthetic");
-  std::string text_file, json_file, document;
+  std::string text_file, json_file, document, section = "quality";
   std::vector<std::string> models, names;
   int window = 1024, most = 8192, threads = 2, needles = 14;
   bool with_synthetic = false;
@@ -373,6 +379,7 @@ int main(int argc, char** argv) {
   app.add_option("--threads", threads, "Threads")->check(CLI::Range(1, 1024))->capture_default_str();
   app.add_option("--json", json_file, "Write the values here");
   app.add_option("--write", document, "Replace the results in this document");
+  app.add_option("--section", section, "Which of its results")->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   if (models.empty() && !with_synthetic) {
     std::fprintf(stderr, "bench_turboquant_quality: nothing to measure; name a --model, or ask for --synthetic\n");
@@ -455,7 +462,7 @@ int main(int argc, char** argv) {
           "Synthetic keys: head size 128, one channel in sixteen with a mean of ±8 and twice the spread of the others; error is ‖out − "
           "exact‖² ÷ ‖exact‖².");
     }
-    bench::publish(report, json_file, document, "quality");
+    bench::publish(report, json_file, document, section);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bench_turboquant_quality: %s\n", error.what());

@@ -23,7 +23,7 @@ struct Shape {
   std::string arch = "llama", vocab, out, type = "f16", pooling, chat_template;
   int layers = 2, width = 64, heads = 4, kv_heads = 2, head_size = 0, ffn = 128, context = 512, experts = 4, window = 32, mtp = 0;
   float mixing = 1, key_outliers = 0;
-  bool tied = false;
+  bool tied = false, copies = false;
   unsigned long long seed = 1;
 };
 
@@ -199,10 +199,68 @@ struct Tensor {
   std::vector<int64_t> ne;
 };
 
+// A model that says what followed the last time: an induction head (Olsson et al. 2022, arXiv 2209.11895), set by hand. A token's code is `part` signs. The
+// first layer's head looks one position back and notes that token's code; the last layer's, which no position turns, looks for the token that noted the code
+// of the one at hand and writes down its code. Keys of the latter have one channel in sixteen with a large mean, as real ones do. The state of a position has
+// four parts: code, ones, code of the token before, code to say.
+constexpr int part = 128;
+struct Parts {
+  static constexpr int code = 0, ones = part, before = 2 * part, said = 3 * part, all = 4 * part;
+};
+
+std::vector<float> copying(const Shape& s, const Tensor& tensor, std::size_t count) {
+  std::vector<float> values(count);
+  const auto sign = [&](int64_t token, int i) {
+    return (mix(mix(s.seed) ^ static_cast<unsigned long long>(token * part + i)) >> 63) == 0 ? 1.0F : -1.0F;
+  };
+  const auto at = [&](int out, int in) -> float& { return values[static_cast<std::size_t>(out * tensor.ne[0] + in)]; };
+  const auto layer = [&](int index, const char* name) { return tensor.name == "blk." + std::to_string(index) + "." + name + ".weight"; };
+  const auto copy = [&](int from, int to, float factor) {
+    for (int i = 0; i < part; ++i) at(to + i, from + i) = factor;
+  };
+  constexpr float first_norm = 1.4142135F,
+                  last_norm = 1.1547005F;  // what the root mean square of two and three parts of size 1 makes of them
+  if (tensor.name.ends_with("norm.weight")) {
+    std::fill(values.begin(), values.end(), 1.0F);
+  } else if (tensor.name == "token_embd.weight" || tensor.name == "output.weight") {
+    const bool in = tensor.name == "token_embd.weight";
+    constexpr float certainty = 9.0F / 2 / part;  // the state that is said has length √(4·part) and one part of four of it is the code
+    for (int64_t token = 0; token < tensor.ne[1]; ++token) {
+      float* row = values.data() + token * tensor.ne[0];
+      for (int i = 0; i < part; ++i) row[(in ? Parts::code : Parts::said) + i] = (in ? 1 : certainty) * sign(token, i);
+      for (int i = 0; in && i < part; ++i) row[Parts::ones + i] = 1;
+    }
+  } else if (layer(0, "attn_q") || layer(0, "attn_k")) {
+    // Pairs that turn fast: together they point at one distance alone. The query is turned back by one position.
+    for (int pair = 0; pair < 16; ++pair) {
+      const double angle = layer(0, "attn_q") ? std::pow(10000.0, -2.0 * pair / part) : 0;
+      at(2 * pair, Parts::ones) = 6 * static_cast<float>(std::cos(angle));
+      at(2 * pair + 1, Parts::ones) = -6 * static_cast<float>(std::sin(angle));
+    }
+  } else if (layer(0, "attn_v")) {
+    copy(Parts::code, 0, 1);
+  } else if (layer(0, "attn_output")) {
+    copy(0, Parts::before, 1 / first_norm);
+  } else if (layer(s.layers - 1, "attn_q")) {
+    copy(Parts::code, 0, 40 / std::sqrt(static_cast<float>(part)) / (last_norm * last_norm));  // the right token's logit is 40
+  } else if (layer(s.layers - 1, "attn_k")) {
+    copy(Parts::before, 0, 1);
+    for (int i = 0; i < part; ++i) {
+      if (i % 16 == 5) at(i, Parts::ones) = sign(0, i) * 8;
+    }
+  } else if (layer(s.layers - 1, "attn_v")) {
+    copy(Parts::code, 0, 1);
+  } else if (layer(s.layers - 1, "attn_output")) {
+    copy(0, Parts::said, 100);  // so that nothing else is left of the state that is said
+  }
+  return values;
+}
+
 // Norms near one, matrices scaled so that activations keep their size through the layers, and logits that prefer few tokens.
 std::vector<float> weights(const Shape& s, const Tensor& tensor) {
   size_t n = 1;
   for (int64_t d : tensor.ne) n *= static_cast<size_t>(d);
+  if (s.copies) return copying(s, tensor, n);
   std::vector<float> values(n);
   unsigned long long key = mix(s.seed);
   for (unsigned char c : tensor.name) key = mix(key ^ c);
@@ -289,6 +347,7 @@ int main(int argc, char** argv) {
       "  make_model --arch bert --pooling cls --vocab ggml-vocab-bert-bge.gguf embed.gguf\n"
       "  make_model --arch bert --pooling rank --vocab ggml-vocab-bert-bge.gguf rerank.gguf\n"
       "  make_model --preset 500m --type q8_0 --vocab ggml-vocab-qwen2.gguf bench-500m.gguf\n"
+      "  make_model --copies --context 32768 --vocab assets/hearth-nano-0-f16.gguf copies.gguf\n"
       "Presets have the layers, widths and heads of SmolLM2-135M (100m), Qwen2.5-0.5B (500m) and Llama-3.2-1B (1b).");
   Shape shape;
   std::string preset;
@@ -329,10 +388,15 @@ int main(int argc, char** argv) {
                  "Size of one key channel in sixteen, by bias (qwen2) or norm (qwen3); 0 = like the others")
       ->check(CLI::Range(0.0, 1000.0))
       ->capture_default_str();
+  app.add_flag("--copies", shape.copies, "No random weights, but two heads that say what followed the last time; sets the shape");
   app.add_flag("--tied", shape.tied, "The output matrix is the embedding matrix");
   app.add_option("--seed", shape.seed, "Same seed, same weights")->capture_default_str();
   app.add_option("out", shape.out, "File to write")->required();
   CLI11_PARSE(app, argc, argv);
+  if (shape.copies) {  // no position turns the keys of this architecture's fourth layer
+    shape.arch = "smollm3", shape.layers = 4, shape.width = Parts::all, shape.heads = shape.kv_heads = 1, shape.head_size = part,
+    shape.ffn = 32;
+  }
   if (shape.width % shape.heads != 0 || shape.heads % shape.kv_heads != 0)
     fail("--width must be a multiple of --heads, and --heads of --kv-heads");
   if (shape.arch == "gemma2") shape.tied = true;

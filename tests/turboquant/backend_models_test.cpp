@@ -1,8 +1,11 @@
 // Models of several architectures with compressed keys and values, against llama.cpp's own f16 cache.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
+#include <random>
 
 #include "turboquant/backend_fixture.h"
 
@@ -76,6 +79,25 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{"gemma2_window", "--arch gemma2 --width 128 --heads 4 --kv-heads 2 --head-size 64 --window 64", false},
                       Case{"gemma3", "--arch gemma3 --layers 6 --width 128 --heads 4 --kv-heads 1 --head-size 256 --window 64"}),
     [](const auto& p) { return p.param.name; });
+
+// Two heads set by hand say what followed the last time: one wrong row among thousands, and they say something else. (The first token has none before it.)
+TEST(Backend, WhatWasSeenOnceIsFoundAmongThousands) {
+  const auto model = random_model("copies", "--copies --context 4096");
+  std::vector<llama_token> text(2000);
+  std::iota(text.begin(), text.end(), 20);
+  std::mt19937 random(3);
+  std::shuffle(text.begin(), text.end(), random);
+  for (const char* profile : {"", "k8v4", "k4v4", "k4v3", "k3v2", "k3v2,sinks=4"}) {
+    auto session = Session::must({.model = model, .profile = profile, .context = 4096});
+    session->feed(text);
+    for (const std::size_t at : {std::size_t{1}, std::size_t{64}, std::size_t{900}, std::size_t{1980}}) {
+      const auto said = session->greedy(session->feed({text[at]}).back(), 6);
+      EXPECT_EQ(said, std::vector<llama_token>(text.begin() + static_cast<std::ptrdiff_t>(at) + 1,
+                                               text.begin() + static_cast<std::ptrdiff_t>(at) + 7))
+          << profile << ", " << at;
+    }
+  }
+}
 
 TEST(Backend, SaysWhatTheCacheTakes) {
   auto session = Session::must({.model = nano_path(), .profile = "k3v2", .context = 1024});
