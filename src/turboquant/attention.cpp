@@ -91,7 +91,7 @@ struct Queries {
   float* factor;       // [rows] what makes products logits
 
   Queries(Arena& arena, int planes_each, int dim_k) : planes(planes_each) {
-    const auto all = static_cast<std::size_t>(planes * kRows);
+    const auto all = static_cast<std::size_t>(planes) * static_cast<std::size_t>(kRows);
     rows = arena.take<std::int8_t>(all * static_cast<std::size_t>(dim_k));
     sums = arena.take<std::int32_t>(all);
     factor = arena.take<float>(kRows);
