@@ -7,7 +7,9 @@
 #include <boost/asio/steady_timer.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 
 #include "fleet/fake_engine.h"
@@ -53,11 +55,14 @@ int main(int count, char** arguments) {
   engine.health_status = 503;
   net::asio::steady_timer loaded(io, std::chrono::milliseconds(50));
   loaded.async_wait([&](const boost::system::error_code&) { engine.health_status = 200; });
-  net::asio::steady_timer sick(io);
-  if (mode == "sick" && starts == 1) {
-    sick.expires_after(std::chrono::milliseconds(200));
-    sick.async_wait([&](const boost::system::error_code&) { engine.health_status = 500; });
-  }
+  // The first one falls ill when it is told to.
+  net::asio::steady_timer look(io);
+  std::function<void()> fall_ill = [&] {
+    if (std::filesystem::exists(folder + "/fall_ill")) engine.health_status = 500;
+    look.expires_after(std::chrono::milliseconds(10));
+    look.async_wait([&](const boost::system::error_code&) { fall_ill(); });
+  };
+  if (mode == "sick" && starts == 1) fall_ill();
   const auto server = engine.serve(net::TcpEndpoint{"127.0.0.1", port});
   if (!server) return 5;
   net::asio::signal_set signals(io, SIGTERM);

@@ -267,6 +267,7 @@ TEST_F(ForeignTest, AServerThatIsNeverReadyIsEndedAtTheLimit) {
 TEST_F(ForeignTest, AServerWhoseHealthFailsIsReplaced) {
   start_server("sick");
   ASSERT_TRUE(ready().ok());
+  std::ofstream(folder_ + "/fall_ill") << "now";
   ASSERT_TRUE(ready(10s, 1).ok());
   EXPECT_THAT(supervisor_->last_error().message, HasSubstr("no sign of life"));
   EXPECT_EQ(starts(), 2);
