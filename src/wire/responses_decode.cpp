@@ -211,7 +211,11 @@ std::vector<chat::Message> messages_of(const Fields& request, Problem& problem) 
       request.wrong("input", "must be a string or a list of items, not " + describe(*input));
     }
   }
-  return reader.finish();
+  std::vector<chat::Message> messages = reader.finish();
+  if (messages.empty() && !problem) {
+    request.wrong("input", "has only records of calls that another host ran; give at least one item that a model can read");
+  }
+  return messages;
 }
 
 // ---- the rest ---------------------------------------------------------------------------------------------------------------------
