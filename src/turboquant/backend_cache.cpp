@@ -76,6 +76,14 @@ void ProtectedCells::release(std::int64_t cell) {
   all_[static_cast<std::size_t>(std::exchange(slot_[static_cast<std::size_t>(cell)], -1))] = {};
 }
 
+void ProtectedCells::set(std::int64_t cell, bool is_sink) {
+  if (is_sink && tokens_ > 0) {
+    protect(cell);
+  } else {
+    release(cell);
+  }
+}
+
 void ProtectedCells::release_all() {
   std::fill(slot_.begin(), slot_.end(), -1);
   std::fill(all_.begin(), all_.end(), Slot{});
@@ -120,8 +128,7 @@ void CacheTensor::set_head(std::int64_t dim) {
            " numbers: set GGML_TURBOQUANT_HEAD_SIZE=" + std::to_string(dim));
   }
   if (layout_.protected_row_bytes > 0) {
-    const int bits = cache_name(name_)->value ? kSinkWidths.values : kSinkWidths.keys;
-    protected_codec_.store(&codec_for({.dim = format.dim, .bits = bits}, seed_), std::memory_order_release);
+    protected_codec_.store(&codec_for({.dim = format.dim, .bits = layout_.protected_bits}, seed_), std::memory_order_release);
   }
   codec_.store(&codec_for(format, seed_), std::memory_order_release);
 }
@@ -172,11 +179,7 @@ void CacheTensor::load_row(std::int64_t cell, const std::uint8_t* in, bool with_
     std::memcpy(&number, in, sizeof number);
     in += sizeof number;
     cells_->order.came_back(cell, number & ~kProtected);
-    if ((number & kProtected) != 0 && cells_->sinks.tokens() > 0) {
-      cells_->sinks.protect(cell);
-    } else {
-      cells_->sinks.release(cell);
-    }
+    cells_->sinks.set(cell, (number & kProtected) != 0);
   }
   if (with_protected && has_protected(cell)) std::memcpy(protected_row(cells_->sinks.slot(cell)), in, layout_.protected_row_bytes);
 }
@@ -257,10 +260,10 @@ bool CacheTensor::copy(const ggml_tensor& to, const CacheTensor& source, const g
     const std::vector<std::uint64_t> numbers(source.cells_->order.at.begin() + origin, source.cells_->order.at.begin() + origin + rows);
     for (std::int64_t i = 0; i < rows; ++i) cells_->order.came_back(target + i, numbers[static_cast<std::size_t>(i)]);
     for (std::int64_t i = 0; i < rows; ++i) {
-      if (sinks.tokens() > 0 && others.slot(origin + i) >= 0) sinks.protect(target + i);
+      if (others.slot(origin + i) >= 0) sinks.set(target + i, true);
     }
     for (std::int64_t i = 0; i < rows; ++i) {  // a copy may have taken the slot of what it was made of
-      if (others.slot(origin + i) < 0) sinks.release(target + i);
+      if (others.slot(origin + i) < 0) sinks.set(target + i, false);
     }
   }
   for (std::int64_t i = 0; i < rows; ++i) {
@@ -282,10 +285,11 @@ Result<void> CacheStore::check(const ggml_tensor& tensor) {
 CacheTensor::Layout CacheStore::layout(const ggml_tensor& tensor) const {
   const CacheName name = *cache_name(tensor.name);
   const Widths widths = profile_.of_layer(name.layer, layers_);
-  const int bits = name.value ? widths.values : widths.keys, sink_bits = name.value ? kSinkWidths.values : kSinkWidths.keys;
+  const int bits = name.value ? widths.values : widths.keys;
   CacheTensor::Layout out{.bits = bits, .row_bytes = row_bytes(tensor.ne[0], bits)};
+  out.protected_bits = name.value ? kSinkWidths.values : kSinkWidths.keys;
   out.slots = slots(tensor);
-  if (out.slots > 0 && bits < sink_bits) out.protected_row_bytes = row_bytes(tensor.ne[0], sink_bits);
+  if (out.slots > 0 && bits < out.protected_bits) out.protected_row_bytes = row_bytes(tensor.ne[0], out.protected_bits);
   return out;
 }
 

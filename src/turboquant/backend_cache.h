@@ -58,13 +58,15 @@ class ProtectedCells {
   int tokens() const { return tokens_; }                      // of a sequence; 0: nothing is protected
   const std::int32_t* slots() const { return slot_.data(); }  // by cell; −1: none
   std::int32_t slot(std::int64_t cell) const { return tokens_ == 0 ? -1 : slot_[static_cast<std::size_t>(cell)]; }
-  void protect(std::int64_t cell);
-  void release(std::int64_t cell);
+  void set(std::int64_t cell, bool is_sink);
   void release_all();
   // A new moment; every cell for which `is_seen` holds was seen now.
   void look(const std::function<bool(std::int64_t cell)>& is_seen);
 
  private:
+  void protect(std::int64_t cell);
+  void release(std::int64_t cell);
+
   int tokens_ = 0;
   std::vector<std::int32_t> slot_;
   struct Slot {
@@ -88,6 +90,7 @@ class CacheTensor {
   struct Layout {
     int bits = 0;
     std::size_t row_bytes = 0;
+    int protected_bits = 0;
     std::size_t protected_row_bytes = 0;  // 0: its protected cells have no wider record
     std::int64_t slots = 0;               // protected rows, behind the others
     std::size_t bytes(std::int64_t cells) const {

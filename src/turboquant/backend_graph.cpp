@@ -194,11 +194,10 @@ void GraphRunner::find_sinks(const Job& write) const {
                      root(reads->node->src[3])->op == GGML_OP_NONE &&
                      std::int64_t{reads->attention.queries} * reads->attention.streams == count;
   if (!known) {
-    for (std::int64_t i = 0; i < count; ++i) sinks.release(cell_of(cells, i));
+    for (std::int64_t i = 0; i < count; ++i) sinks.set(cell_of(cells, i), false);
     return;
   }
   const Attention& a = reads->attention;
-  constexpr std::uint16_t hidden = 0xfc00;  // −∞
   const std::int64_t first = a.protected_slots - sinks.slots();
   const auto stride = static_cast<std::int64_t>(a.protected_stream_stride);
   sinks.look([&](std::int64_t cell) {
@@ -206,7 +205,7 @@ void GraphRunner::find_sinks(const Job& write) const {
       const std::int64_t token = cell - first - stream * stride;
       if (token < 0 || token >= a.tokens) continue;
       for (int query = 0; query < a.queries; ++query) {
-        if (mask_row(a, stream, 0, query)[token] != hidden) return true;
+        if (mask_row(a, stream, 0, query)[token] != kHidden) return true;
       }
     }
     return false;
@@ -214,12 +213,8 @@ void GraphRunner::find_sinks(const Job& write) const {
   for (std::int64_t i = 0; i < count; ++i) {
     const std::uint16_t* mask = mask_row(a, static_cast<int>(i / a.queries), 0, static_cast<int>(i % a.queries));
     int seen = 0;
-    for (int t = 0; t < a.tokens && seen <= sinks.tokens(); ++t) seen += mask[t] != hidden ? 1 : 0;
-    if (seen <= sinks.tokens()) {
-      sinks.protect(cell_of(cells, i));
-    } else {
-      sinks.release(cell_of(cells, i));
-    }
+    for (int t = 0; t < a.tokens && seen <= sinks.tokens(); ++t) seen += mask[t] != kHidden ? 1 : 0;
+    sinks.set(cell_of(cells, i), seen <= sinks.tokens());
   }
 }
 

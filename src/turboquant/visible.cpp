@@ -13,7 +13,6 @@
 namespace hearth::turboquant {
 namespace {
 
-constexpr std::uint16_t kHidden = 0xfc00;     // −∞
 constexpr std::size_t kMostDifferences = 64;  // between neighbouring rows that may share a list: more is another sequence
 
 // 64 entries of a mask as bits: what is seen. False where the mask adds something to one of them.

@@ -16,7 +16,8 @@ namespace hearth::turboquant {
 
 struct Attention;
 
-inline constexpr int kRows = 64;  // query rows (query, head of a KV head's group) that are worked on together: a block
+inline constexpr std::uint16_t kHidden = 0xfc00;  // −∞ in a mask: not seen
+inline constexpr int kRows = 64;                  // query rows (query, head of a KV head's group) that are worked on together: a block
 
 class VisibleTokens {
  public:
